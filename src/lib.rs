@@ -1,1 +1,7 @@
-//! x
+//! What a neural network costs on paper and on silicon, and why the two differ.
+
+pub mod cost;
+pub mod error;
+pub mod ir;
+pub mod ops;
+pub mod tensor;

@@ -1,0 +1,202 @@
+//! Conv and ConvTranspose.
+//!
+//! <https://onnx.ai/onnx/operators/onnx__Conv.html>, <https://onnx.ai/onnx/operators/onnx__ConvTranspose.html>.
+//!
+//! Conv MAdds: `N · Co · ΠO · ΠK · Ci/g`, padded windows in full. ConvTranspose MAdds: `N · Ci · ΠI · ΠK · Co/g`, on the *input*
+//! map. A bias is one other FLOP per output element.
+
+use super::spec::{Attr, NodeSpec};
+use super::window::{Axis, Window, advance};
+use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, opt, sample};
+use crate::cost::{Work, product};
+use crate::error::{Error, Result};
+use crate::tensor::{Fact, Num, Shape, Tensor};
+use crate::with_num;
+
+/// The family's table rows.
+pub const ENTRIES: &[Entry] = &[Entry { domain: "", name: "Conv", parse: Conv::parse, cases }];
+
+/// A convolution over `[n, ic, spatial…]` with weights `[oc, ic/g, kernel…]` and an optional bias `[oc]`.
+#[derive(Debug, Clone)]
+pub struct Conv {
+    /// Kernel, strides, pads, dilations.
+    pub window: Window,
+    /// Groups.
+    pub group: usize,
+}
+
+/// A convolution's geometry, resolved for concrete shapes.
+#[derive(Debug, Clone)]
+pub struct Geometry {
+    /// Batch.
+    pub n: usize,
+    /// Input channels.
+    pub ic: usize,
+    /// Output channels.
+    pub oc: usize,
+    /// Groups.
+    pub g: usize,
+    /// Spatial axes.
+    pub axes: Vec<Axis>,
+}
+
+impl Geometry {
+    /// Output dims `[n, oc, spatial…]`.
+    pub fn output(&self) -> Vec<usize> {
+        [self.n, self.oc].into_iter().chain(self.axes.iter().map(|a| a.o)).collect()
+    }
+    /// MAdds with padded windows in full, and without the padding.
+    pub fn work(&self) -> Option<Work> {
+        let per_point = [self.n, self.oc, self.ic / self.g];
+        let madds = product(per_point.into_iter().chain(self.axes.iter().flat_map(|a| [a.o, a.k])))?;
+        let useful = self.axes.iter().try_fold(product(per_point)?, |n, a| n.checked_mul(a.useful_taps()))?;
+        Some(Work { madds, other_flops: 0, useful_madds: useful })
+    }
+}
+
+impl Conv {
+    fn parse(node: &NodeSpec) -> Result<Op> {
+        node.expect_inputs(2, 3)?;
+        let group = node.int("group", 1)?;
+        let group = usize::try_from(group).ok().filter(|&g| g > 0);
+        let group = group.ok_or_else(|| Error::input("must be positive").at_attribute("group"))?;
+        Ok(Op::Conv(Conv { window: Window::parse(node)?, group }))
+    }
+
+    /// The geometry for input dims `x` and weight dims `w`.
+    ///
+    /// # Errors
+    /// If ranks, channels or groups contradict each other.
+    pub fn geometry(&self, x: &[usize], w: &[usize]) -> Result<Geometry> {
+        self.check(x.len(), w.len())?;
+        let g = self.group;
+        if w[1].checked_mul(g) != Some(x[1]) || w[0] % g != 0 {
+            return Err(Error::input(format!(
+                "input {} and weights {} do not fit with {g} group(s)",
+                Shape::known(x),
+                Shape::known(w)
+            ))
+            .at_attribute("group"));
+        }
+        if let Some(k) = &self.window.kernel
+            && k[..] != w[2..]
+        {
+            return Err(Error::input(format!("says {} but the weights are {}", Shape::known(k), Shape::known(w)))
+                .at_attribute("kernel_shape"));
+        }
+        Ok(Geometry { n: x[0], ic: x[1], oc: w[0], g, axes: self.window.resolve(&x[2..], &w[2..])? })
+    }
+
+    fn check(&self, x_rank: usize, w_rank: usize) -> Result<()> {
+        if x_rank < 2 || x_rank != w_rank {
+            return Err(Error::input(format!("input of rank {x_rank} and weights of rank {w_rank}")));
+        }
+        Ok(())
+    }
+}
+
+impl Family for Conv {
+    fn infer(&self, cx: &Infer) -> Result<Vec<Fact>> {
+        let (x, w) = (cx.fact(0)?, cx.fact(1)?);
+        let (Some(xd), Some(wd)) = (x.shape.dims(), w.shape.dims()) else {
+            return Ok(vec![x.with_shape(Shape::UNKNOWN)]);
+        };
+        self.check(xd.len(), wd.len())?;
+        if let (Some(xc), Some(wc)) = (x.shape.concrete(), w.shape.concrete()) {
+            return Ok(vec![x.with_shape(self.geometry(&xc, &wc)?.output())]);
+        }
+        let kernel = self.window.kernel.clone().or_else(|| wd[2..].iter().copied().collect());
+        let spatial = match kernel {
+            Some(k) => self.window.output_dims(&xd[2..], &k)?,
+            None => vec![None; xd.len() - 2],
+        };
+        Ok(vec![x.with_shape(Shape::partial([xd[0], wd[0]].into_iter().chain(spatial).collect()))])
+    }
+
+    fn charge(&self, cx: &CostCx) -> Charge {
+        Charge::of((|| {
+            let g = self.geometry(&cx.dims(0)?, &cx.dims(1)?).ok()?;
+            let bias = if cx.has(2) { cx.out_elements(0)? } else { 0 };
+            Some(g.work()?.and_other(bias))
+        })())
+    }
+
+    fn eval(&self, cx: &EvalCx, inputs: &Inputs) -> Result<Vec<Tensor>> {
+        let (x, w) = (input(inputs, 0)?, input(inputs, 1)?);
+        let g = self.geometry(x.dims(), w.dims())?;
+        with_num!(cx.arith, x.dtype(), T => {
+            let bias = opt(inputs, 2).map(T::load).transpose()?;
+            let y = conv(&g, &T::load(x)?, &T::load(w)?, bias.as_deref());
+            Ok(vec![T::store(y, &g.output())?])
+        })
+    }
+
+    fn role(&self, i: usize) -> Role {
+        if i == 0 { Role::Data } else { Role::Weight }
+    }
+}
+
+/// `dst[n, o, y…] = Σ_c Σ_k src[n, c, y·s + k·d − p] · wei[o, c, k] + bias[o]`; positions in the padding read as zero and are
+/// multiplied like any other.
+pub fn conv<T: Num>(g: &Geometry, src: &[T], wei: &[T], bias: Option<&[T]>) -> Vec<T> {
+    let (icg, ocg) = (g.ic / g.g, g.oc / g.g);
+    let out_dims: Vec<usize> = g.axes.iter().map(|a| a.o).collect();
+    let k_dims: Vec<usize> = g.axes.iter().map(|a| a.k).collect();
+    let in_plane: usize = g.axes.iter().map(|a| a.i).product();
+    let taps: usize = k_dims.iter().product();
+    let out_plane: usize = out_dims.iter().product();
+    let mut dst = Vec::with_capacity(g.n * g.oc * out_plane);
+    if out_plane == 0 {
+        return dst;
+    }
+    // Where tap `k` of output position `y` reads in an input plane; `None` in the padding.
+    let mut reads = Vec::with_capacity(out_plane * taps);
+    let mut y = vec![0; out_dims.len()];
+    loop {
+        let mut k = vec![0; k_dims.len()];
+        loop {
+            reads.push(g.axes.iter().enumerate().try_fold(0usize, |at, (a, axis)| {
+                Some(at * axis.i + axis.position(y[a], k[a])?)
+            }));
+            if !advance(&mut k, &k_dims) {
+                break;
+            }
+        }
+        if !advance(&mut y, &out_dims) {
+            break;
+        }
+    }
+    for n in 0..g.n {
+        for o in 0..g.oc {
+            let first = o / ocg * icg;
+            for at in reads.chunks(taps) {
+                let mut acc = T::zero();
+                for c in 0..icg {
+                    let plane = &src[(n * g.ic + first + c) * in_plane..][..in_plane];
+                    let row = &wei[(o * icg + c) * taps..][..taps];
+                    for (&p, &w) in at.iter().zip(row) {
+                        acc = acc.madd(p.map_or(T::zero(), |p| plane[p]), w);
+                    }
+                }
+                dst.push(match bias {
+                    Some(b) => acc + b[o],
+                    None => acc,
+                });
+            }
+        }
+    }
+    dst
+}
+
+fn cases() -> Vec<Case> {
+    let ints = |v: &[i64]| Attr::Ints(v.to_vec());
+    let f = sample::floats;
+    vec![
+        Case::new("Conv", &[("pads", ints(&[1, 1, 1, 1]))], vec![f(&[2, 3, 5, 6], 1), f(&[4, 3, 3, 3], 2), f(&[4], 3)]),
+        Case::new("Conv", &[("strides", ints(&[2, 1])), ("dilations", ints(&[1, 2]))], vec![f(&[1, 2, 7, 8], 1), f(&[3, 2, 3, 2], 2)]),
+        Case::new("Conv", &[("group", Attr::Int(4)), ("pads", ints(&[0, 1, 1, 2]))], vec![f(&[1, 4, 5, 5], 1), f(&[8, 1, 3, 3], 2), f(&[8], 5)]),
+        Case::new("Conv", &[("auto_pad", Attr::Str("SAME_LOWER".into())), ("strides", ints(&[2]))], vec![f(&[1, 3, 8], 1), f(&[2, 3, 3], 2)]),
+        Case::new("Conv", &[("pads", ints(&[1; 6]))], vec![f(&[1, 2, 3, 4, 3], 1), f(&[2, 2, 2, 2, 2], 2)]),
+    ]
+}
+

@@ -1,0 +1,12 @@
+//! What flows through a graph: element types, facts known beforehand, tensors with values, and the numbers kernels compute with.
+
+mod dense;
+mod dtype;
+mod fact;
+mod narrow;
+pub mod num;
+
+pub use dense::{Element, Tensor, element_count};
+pub use dtype::DType;
+pub use fact::{Container, Dim, Fact, Shape};
+pub use num::{Arith, Num, Tallied, Tally, is_num, tallied};
