@@ -100,6 +100,30 @@ pub struct GraphSpec {
     pub value_info: Vec<ValueSpec>,
 }
 
+/// A model as written: the top graph and what surrounds it. Model-local functions are already inlined.
+#[derive(Debug, Clone, Default)]
+pub struct ModelSpec {
+    /// The top graph.
+    pub graph: GraphSpec,
+    /// Imported operator sets: (domain, version), `""` for `ai.onnx`.
+    pub opsets: Vec<(String, i64)>,
+    /// The file's IR version.
+    pub ir_version: i64,
+    /// Producer name and version.
+    pub producer: (String, String),
+    /// The model's `metadata_props`, in file order.
+    pub metadata: Vec<(String, String)>,
+    /// Things the user should know about how the file was read (functions inlined, data types replaced).
+    pub notes: Vec<String>,
+}
+
+impl ModelSpec {
+    /// The version of a domain's operator set, 0 if not imported.
+    pub fn opset(&self, domain: &str) -> i64 {
+        self.opsets.iter().find(|(d, _)| d == domain).map_or(0, |o| o.1)
+    }
+}
+
 impl NodeSpec {
     fn get(&self, name: &str) -> Option<&Attr> {
         self.attrs.get(name)

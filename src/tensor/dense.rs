@@ -9,7 +9,7 @@ use bytemuck::Pod;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 #[cfg(target_endian = "big")]
 compile_error!("tensor payloads are little-endian and used in place; big-endian machines are not supported");
@@ -31,11 +31,18 @@ enum Data {
     File(Bytes),
     /// Numbers made by this process.
     Owned(Arc<dyn Store>),
+    /// Numbers made when first looked at (the zoo's seeded weights): counting never pays for them.
+    Lazy(Arc<Lazy>),
     Strings(Arc<Vec<String>>),
     /// Elements of a sequence value.
     Sequence(Arc<Vec<Tensor>>),
     /// An empty optional.
     Absent,
+}
+
+struct Lazy {
+    made: OnceLock<Box<dyn Store>>,
+    make: Box<dyn Fn() -> Box<dyn Store> + Send + Sync>,
 }
 
 /// A tensor (or, at run time, a sequence or an empty optional) with its values.
@@ -133,6 +140,25 @@ impl Tensor {
         Tensor { dtype, dims: vec![], data: Data::Absent }
     }
 
+    /// Numbers that `make` produces when they are first looked at; it must give exactly the shape's element count (a shorter or
+    /// longer result is cut or zero-filled, so that the shape always holds).
+    ///
+    /// # Errors
+    /// If the shape does not fit in memory.
+    pub fn lazy<T: Element + Default>(
+        dims: &[usize],
+        make: impl Fn() -> Vec<T> + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        let n = element_count(dims)?;
+        let make = move || -> Box<dyn Store> {
+            let mut values = make();
+            values.resize(n, T::default());
+            Box::new(values)
+        };
+        let lazy = Lazy { made: OnceLock::new(), make: Box::new(make) };
+        Ok(Tensor { dtype: T::DTYPE, dims: dims.to_vec(), data: Data::Lazy(Arc::new(lazy)) })
+    }
+
     /// A rank-0 tensor.
     pub fn scalar<T: Element>(value: T) -> Tensor {
         Tensor { dtype: T::DTYPE, dims: vec![], data: Data::Owned(Arc::new(vec![value])) }
@@ -196,6 +222,7 @@ impl Tensor {
         match &self.data {
             Data::File(b) => Ok(b),
             Data::Owned(s) => Ok(s.bytes()),
+            Data::Lazy(l) => Ok(l.made.get_or_init(|| (l.make)()).bytes()),
             Data::Strings(_) => Err(Error::run("a string tensor where numbers are needed")),
             Data::Sequence(_) => Err(Error::run("a sequence where a tensor is needed")),
             Data::Absent => Err(Error::run("an empty optional where a tensor is needed")),
