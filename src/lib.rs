@@ -1,5 +1,6 @@
 //! What a neural network costs on paper and on silicon, and why the two differ.
 
+pub mod analysis;
 pub mod cost;
 pub mod error;
 pub mod ir;

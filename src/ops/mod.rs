@@ -204,6 +204,14 @@ pub trait Family: Debug + Send + Sync {
     fn is_random(&self) -> bool {
         false
     }
+    /// The value when the operator is a constant written as a node.
+    fn constant(&self) -> Option<&Tensor> {
+        None
+    }
+    /// The result when it follows from the inputs' facts alone (Shape, Size), whatever the data.
+    fn fold(&self, _inputs: &[Option<Input>]) -> Option<Tensor> {
+        None
+    }
     /// Subgraphs, in the order their captures follow the node's inputs.
     fn bodies(&self) -> Vec<Arc<dyn Body>> {
         Vec::new()

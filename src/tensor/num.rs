@@ -126,6 +126,16 @@ thread_local! {
     static OTHER: Cell<u64> = const { Cell::new(0) };
 }
 
+/// What this thread's counting numbers have seen since the thread began.
+pub fn tally_now() -> Tallied {
+    Tallied { madds: MADDS.get(), other: OTHER.get() }
+}
+
+/// Adds multiply-adds that an integer kernel has just looped over under [`Arith::Counting`].
+pub fn tally_madds(n: u64) {
+    MADDS.set(MADDS.get() + n);
+}
+
 /// Runs `f` and reports what [`Tally`] numbers did on this thread meanwhile.
 pub fn tallied<R>(f: impl FnOnce() -> R) -> (R, Tallied) {
     let before = (MADDS.get(), OTHER.get());

@@ -1,0 +1,312 @@
+//! Which constants of a file are learned.
+//!
+//! A file does not say which of its constants were trained. The rule, in order:
+//!
+//! 1. A constant is looked at where it meets data: at the inputs of nodes that run per inference. Constants behind static nodes
+//!    (a transposed or dequantised weight) are traced back to what the file stores.
+//! 2. Inputs an operator defines as weights (Conv `W`, `B`; Gemm `B`, `C`; LSTM `W`, `R`, `B`; normalisation scale and bias; PRelu
+//!    slope; the table of a Gather) are learned; running statistics have their own column; shapes, axes, indices, quantisation scales and
+//!    zero points are not learned.
+//! 3. A floating-point constant of at least two elements that is combined with data by an operator without such roles (Add, Mul,
+//!    MatMul, Concat, Expand …) is learned, unless it is a *table*: all its values are one of two (masks), or its name or values say that a
+//!    formula made it (see [`Why`]). Comparisons, selections and limits (Where, Min, Max, Pow, Clip …) take settings, not weights.
+//! 4. Each stored tensor counts once, however often it is used; packed types count their elements, not their bytes.
+
+use crate::ir::{Graph, Node, NodeId, Source, ValueId};
+use crate::ops::{Body, Role};
+use crate::tensor::Tensor;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Why a constant does not count as learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Why {
+    /// Shapes, axes, indices, limits, quantisation parameters: defined as such by the operator.
+    Setting,
+    /// Not floating point and in no weight slot.
+    Integer,
+    /// A single number (an epsilon, a scale factor).
+    Scalar,
+    /// Only two distinct values: a mask.
+    Mask,
+    /// An arithmetic or geometric sequence, or a grid of them: made by a formula (positions, frequencies, anchors).
+    Computed,
+    /// Read by no node that runs per inference.
+    Unused,
+}
+
+impl Why {
+    /// A few words for reports.
+    pub fn words(self) -> &'static str {
+        match self {
+            Why::Setting => "a setting of an operator (shape, axis, index, limit, quantisation scale)",
+            Why::Integer => "integers outside a weight slot",
+            Why::Scalar => "a single number",
+            Why::Mask => "a mask (two distinct values)",
+            Why::Computed => "made by a formula (positions, frequencies, anchors)",
+            Why::Unused => "read by no node",
+        }
+    }
+}
+
+/// A constant that does not count, and why.
+#[derive(Debug, Clone)]
+pub struct Excluded {
+    /// Its name.
+    pub name: String,
+    /// Number of elements.
+    pub elements: u64,
+    /// The reason.
+    pub why: Why,
+}
+
+/// What was taken for learned in a graph and its subgraphs.
+#[derive(Debug, Clone, Default)]
+pub struct ParamCount {
+    /// Learned elements, each stored tensor once.
+    pub total: u64,
+    /// Their bytes as stored.
+    pub bytes: u64,
+    /// BatchNormalization statistics.
+    pub statistics: u64,
+    /// Constants with at least two elements that do not count.
+    pub excluded: Vec<Excluded>,
+    rows: HashMap<NodeId, (u64, u64, u64)>,
+}
+
+impl ParamCount {
+    /// For a node of the top graph: learned elements first used there, learned elements shared with an earlier node, statistics.
+    pub fn of(&self, node: NodeId) -> (u64, u64, u64) {
+        self.rows.get(&node).copied().unwrap_or_default()
+    }
+}
+
+/// The strongest thing known of a constant; a weight somewhere is a weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Not(Why),
+    Statistic,
+    Learned,
+}
+
+/// Operators whose data inputs are settings when constant: they compare, select or limit.
+const SETTING_OPS: &[&str] = &[
+    "Where",
+    "Pow",
+    "Min",
+    "Max",
+    "Mod",
+    "Clip",
+    "Equal",
+    "Greater",
+    "Less",
+    "GreaterOrEqual",
+    "LessOrEqual",
+    "And",
+    "Or",
+    "Xor",
+    "Not",
+    "Range",
+    "ScatterND",
+    "ScatterElements",
+    "Scatter",
+    "OneHot",
+    "NonMaxSuppression",
+    "RoiAlign",
+    "Resize",
+    "Upsample",
+    "TopK",
+    "Shape",
+    "Size",
+    "ConstantOfShape",
+    "Loop",
+    "Scan",
+    "SequenceInsert",
+    "IsNaN",
+    "IsInf",
+];
+
+/// Applies the rule to a graph.
+pub fn learned(graph: &Graph) -> ParamCount {
+    let mut verdicts: BTreeMap<ValueId, (Verdict, Vec<NodeId>)> = BTreeMap::new();
+    let mut inner = ParamCount::default();
+    for (id, node) in graph.iter().filter(|(_, n)| !n.is_static) {
+        for (i, v) in node.inputs.iter().enumerate() {
+            let Some(v) = *v else { continue };
+            let captured = i >= node.inputs.len() - node.captured;
+            if captured || !graph.value(v).is_static {
+                continue;
+            }
+            let mut chain = HashSet::new();
+            trace(graph, v, role_of(node, i), 0, &mut chain, &mut |root, verdict| {
+                let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
+                entry.0 = entry.0.max(verdict);
+                entry.1.push(id);
+            });
+        }
+        for (body, outer) in bodies(node) {
+            let Some(body) = body.as_any().downcast_ref::<Graph>() else { continue };
+            let in_body = learned(body);
+            let row = inner.rows.entry(id).or_default();
+            row.0 += in_body.total;
+            row.2 += in_body.statistics;
+            inner.total += in_body.total;
+            inner.bytes += in_body.bytes;
+            inner.statistics += in_body.statistics;
+            inner.excluded.extend(in_body.excluded);
+            // An outer constant that the body reads is judged where the body reads it.
+            for (inner_id, outer) in body.captures().iter().zip(outer).filter_map(|(i, o)| Some((*i, o?))) {
+                if !graph.value(outer).is_static {
+                    continue;
+                }
+                for reader in body.nodes() {
+                    for (i, v) in reader.inputs.iter().enumerate() {
+                        if *v == Some(inner_id) {
+                            let mut chain = HashSet::new();
+                            trace(graph, outer, role_of(reader, i), 0, &mut chain, &mut |root, verdict| {
+                                let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
+                                entry.0 = entry.0.max(verdict);
+                                entry.1.push(id);
+                            });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let mut count = inner;
+    for (root, (verdict, users)) in &verdicts {
+        let value = graph.value(*root);
+        let elements = value.fact.elements().unwrap_or(0) as u64;
+        let mut users = users.clone();
+        users.dedup();
+        match verdict {
+            Verdict::Learned => {
+                count.total += elements;
+                count.bytes += value.fact.bytes().unwrap_or(0);
+                for (k, id) in users.iter().enumerate() {
+                    let row = count.rows.entry(*id).or_default();
+                    *if k == 0 { &mut row.0 } else { &mut row.1 } += elements;
+                }
+            }
+            Verdict::Statistic => {
+                count.statistics += elements;
+                if let Some(id) = users.first() {
+                    count.rows.entry(*id).or_default().2 += elements;
+                }
+            }
+            Verdict::Not(why) if elements > 1 => {
+                count.excluded.push(Excluded { name: value.name.clone(), elements, why: *why });
+            }
+            Verdict::Not(_) => {}
+        }
+    }
+    for (i, value) in graph.values().iter().enumerate() {
+        let elements = value.fact.elements().unwrap_or(0) as u64;
+        if value.source == Source::Constant && elements > 1 && !verdicts.contains_key(&ValueId(i as u32)) {
+            count.excluded.push(Excluded { name: value.name.clone(), elements, why: Why::Unused });
+        }
+    }
+    count
+}
+
+/// The subgraphs of a node, each with the outer values it captures.
+fn bodies(node: &Node) -> Vec<(Arc<dyn Body>, Vec<Option<ValueId>>)> {
+    let mut captured = node.inputs[node.inputs.len() - node.captured..].iter().copied();
+    let all = node.op.family().bodies().into_iter();
+    all.map(|body| {
+        let outer = captured.by_ref().take(body.captures()).collect();
+        (body, outer)
+    })
+    .collect()
+}
+
+fn role_of(node: &Node, i: usize) -> Role {
+    match node.op.family().role(i) {
+        Role::Data if SETTING_OPS.contains(&node.op_type.as_str()) => Role::Setting,
+        role => role,
+    }
+}
+
+/// Follows a static value back to the file's constants and judges each.
+fn trace(
+    graph: &Graph,
+    v: ValueId,
+    role: Role,
+    depth: usize,
+    seen: &mut HashSet<ValueId>,
+    found: &mut dyn FnMut(ValueId, Verdict),
+) {
+    // Static chains in files are short; the limit only bounds hostile ones.
+    if depth > 64 || !seen.insert(v) {
+        return;
+    }
+    let value = graph.value(v);
+    match value.source {
+        Source::Node(id, _) => {
+            let node = graph.node(id);
+            for (i, input) in node.inputs.iter().enumerate() {
+                let Some(input) = *input else { continue };
+                // Through a static node, its own settings stay settings, and what it does not single out keeps the consumer's role.
+                let through = match (role, role_of(node, i)) {
+                    (Role::Setting, _) | (_, Role::Setting) => Role::Setting,
+                    (_, Role::Weight) => Role::Weight,
+                    (_, Role::Statistic) => Role::Statistic,
+                    (role, Role::Data) => role,
+                };
+                trace(graph, input, through, depth + 1, seen, found);
+            }
+        }
+        _ => found(v, judge(&value.name, value.constant.as_ref(), value.fact.dtype, role)),
+    }
+}
+
+fn judge(_name: &str, constant: Option<&Tensor>, dtype: Option<crate::tensor::DType>, role: Role) -> Verdict {
+    let float = dtype.is_some_and(|d| d.is_float());
+    match role {
+        Role::Setting => Verdict::Not(Why::Setting),
+        Role::Statistic => Verdict::Statistic,
+        Role::Weight => Verdict::Learned,
+        Role::Data if !float => Verdict::Not(Why::Integer),
+        Role::Data => match constant {
+            Some(t) if t.len() <= 1 => Verdict::Not(Why::Scalar),
+            Some(t) => table(t).map_or(Verdict::Learned, Verdict::Not),
+            None => Verdict::Learned,
+        },
+    }
+}
+
+/// Tables larger than this are not looked into: reading them would page weights in.
+const LARGEST_TABLE: usize = 1 << 22;
+
+/// Whether a constant's values show that a formula made it.
+fn table(t: &Tensor) -> Option<Why> {
+    if t.len() > LARGEST_TABLE {
+        return None;
+    }
+    let values = t.to_f64s().ok()?;
+    // A few samples rule nearly every weight out before the whole is read.
+    let first = values[0];
+    let mut second = None;
+    let two = values.iter().all(|&v| v == first || *second.get_or_insert(v) == v);
+    if two
+        && second.is_some()
+        && values.len() >= 16
+        && t.rank() >= 2
+        && t.dims().iter().filter(|&&d| d > 1).count() >= 2
+    {
+        return Some(Why::Mask);
+    }
+    let line = |v: &[f64], step: fn(f64, f64) -> f64| {
+        let want = step(v[0], v[1]);
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-4 * (a.abs() + b.abs());
+        want.is_finite() && want != step(0.0, 0.0) && v.windows(2).all(|w| close(step(w[0], w[1]), want))
+    };
+    if values.len() >= 8
+        && (line(&values, |a, b| b - a)
+            || line(&values, |a, b| if a == 0.0 { 1.0 } else { b / a }) && values[0] != values[1])
+    {
+        return Some(Why::Computed);
+    }
+    None
+}
