@@ -3,6 +3,8 @@
 //! To add an operator: write (or extend) a family file that defines a type implementing [`Family`] and its `ENTRIES`, and add
 //! one line to [`families!`] below. Nothing else in the program lists operators.
 
+pub mod dims;
+pub mod elements;
 pub mod spec;
 pub mod window;
 
