@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod cost;
+pub mod engine;
 pub mod error;
 pub mod ir;
 pub mod ops;

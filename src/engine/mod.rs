@@ -1,0 +1,110 @@
+//! How a graph runs: a session prepares a graph once and runs it many times, on one of two paths with the same interface.
+//!
+//! *Reference*: every node by its operator's readable loops, nothing fused. *Optimized*: graph passes, packed weights, an arena,
+//! vector kernels and a thread pool. In both, steps cover nodes, and the covers partition the nodes that run per inference.
+
+mod reference;
+
+use crate::error::Result;
+use crate::ir::{Graph, NodeId};
+use crate::tensor::Tensor;
+use std::sync::Arc;
+
+/// Which kernels run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// Readable loops.
+    Reference,
+    /// Vector kernels.
+    Optimized,
+}
+
+impl Path {
+    /// Lower-case name, as on the command line and in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Reference => "reference",
+            Path::Optimized => "optimized",
+        }
+    }
+}
+
+/// How a session is prepared.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Kernel path.
+    pub path: Path,
+    /// Threads, at least 1. The reference path always runs on one.
+    pub threads: usize,
+}
+
+/// One step of a plan: one kernel call, covering one node or several fused ones.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The kernel's name, e.g. `reference`, `conv-direct-nchwc`.
+    pub kernel: String,
+    /// The nodes whose work it does, the one that names the step first. Empty for steps that only move data between layouts.
+    pub covers: Vec<NodeId>,
+    /// What the step does, for reports: the first node's name, with what is fused.
+    pub label: String,
+    /// Why faster kernels declined, where one did.
+    pub declined: Vec<String>,
+}
+
+/// A graph prepared to run.
+pub struct Session(Box<dyn Runner>);
+
+/// What both paths implement.
+trait Runner: Send {
+    fn steps(&self) -> &[Step];
+    fn threads(&self) -> usize;
+    /// The instruction set its kernels use.
+    fn isa(&self) -> &'static str;
+    /// Bytes of activation memory the plan reserves, if it plans memory.
+    fn arena_bytes(&self) -> Option<u64>;
+    /// Runs once. `times[i]` is increased by step i's wall time in seconds when given.
+    fn run(&mut self, inputs: &[Tensor], times: Option<&mut [f64]>) -> Result<Vec<Tensor>>;
+}
+
+impl Session {
+    /// Prepares a graph: constant folding, weight packing, memory planning.
+    ///
+    /// # Errors
+    /// If the graph holds an operator that cannot run, or preparation fails.
+    pub fn new(graph: &Arc<Graph>, options: &Options) -> Result<Session> {
+        Ok(Session(match options.path {
+            Path::Reference => Box::new(reference::Reference::new(graph)?),
+            Path::Optimized => Box::new(reference::Reference::new(graph)?),
+        }))
+    }
+    /// The plan's steps, in execution order.
+    pub fn steps(&self) -> &[Step] {
+        self.0.steps()
+    }
+    /// Threads in use.
+    pub fn threads(&self) -> usize {
+        self.0.threads()
+    }
+    /// Instruction set in use (`portable`, `avx2` …).
+    pub fn isa(&self) -> &'static str {
+        self.0.isa()
+    }
+    /// Planned activation memory in bytes.
+    pub fn arena_bytes(&self) -> Option<u64> {
+        self.0.arena_bytes()
+    }
+    /// Runs once on the graph's inputs, in order.
+    ///
+    /// # Errors
+    /// If an input does not fit, or a kernel fails (an index out of range in the data).
+    pub fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.0.run(inputs, None)
+    }
+    /// Runs once and adds each step's wall time in seconds to `times` (as long as [`Session::steps`]).
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_timed(&mut self, inputs: &[Tensor], times: &mut [f64]) -> Result<Vec<Tensor>> {
+        self.0.run(inputs, Some(times))
+    }
+}
