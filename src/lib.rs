@@ -5,5 +5,7 @@ pub mod cost;
 pub mod engine;
 pub mod error;
 pub mod ir;
+pub mod kernels;
 pub mod ops;
+pub mod simd;
 pub mod tensor;

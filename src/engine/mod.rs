@@ -3,6 +3,7 @@
 //! *Reference*: every node by its operator's readable loops, nothing fused. *Optimized*: graph passes, packed weights, an arena,
 //! vector kernels and a thread pool. In both, steps cover nodes, and the covers partition the nodes that run per inference.
 
+pub mod pool;
 mod reference;
 
 use crate::error::Result;

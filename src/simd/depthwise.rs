@@ -1,0 +1,229 @@
+//! The depthwise register tile: a run of output pixels of one channel block, taps held in registers.
+//!
+//! Ladder: per-pixel sums → 7 pixels at once, so that the common map widths (7, 14, 28, 56, 112) split evenly and
+//! each input vector is loaded once per row and used for all its taps → unchecked columns inside the map, a check
+//! per input column only where the window hangs over an edge. The last tile of a row overlaps the one before.
+
+use super::{Isa, Simd, SimdOp, TileMut, dispatch};
+
+/// Pixels per tile.
+const PX: usize = 7;
+
+/// One depthwise pass over rows of one channel block.
+#[derive(Clone, Copy, Debug)]
+pub struct Depthwise<'a> {
+    /// One plane `[ih][iw][LANES]`.
+    pub src: &'a [f32],
+    /// Height, width of the plane.
+    pub ih: usize,
+    /// Width of the plane.
+    pub iw: usize,
+    /// Window height and width.
+    pub k: (usize, usize),
+    /// Vertical and horizontal stride.
+    pub stride: (usize, usize),
+    /// Padding above and on the left.
+    pub pad: (usize, usize),
+    /// Vertical and horizontal dilation.
+    pub dilation: (usize, usize),
+    /// `[kh][kw][LANES]`
+    pub wei: &'a [f32],
+    /// `[LANES]`
+    pub bias: &'a [f32],
+    /// Added before the clamp; a tensor of the destination's shape.
+    pub residual: Option<&'a [f32]>,
+    /// Applied last.
+    pub clamp: (f32, f32),
+}
+
+/// Write plane `a` of `dst` (its segments are whole output rows, the first being output row `dst.b0`).
+///
+/// Panics when an extent does not fit its slice.
+pub fn depthwise(isa: Isa, d: &Depthwise<'_>, a: usize, dst: &mut TileMut<'_>) {
+    let l = isa.lanes();
+    let plane = d.ih.checked_mul(d.iw).and_then(|n| n.checked_mul(l)).expect("plane size overflows");
+    assert!(d.src.len() >= plane, "depthwise reads outside its source");
+    let taps = d.k.0.checked_mul(d.k.1).and_then(|n| n.checked_mul(l)).expect("window size overflows");
+    assert!(d.wei.len() >= taps && d.bias.len() >= l, "depthwise reads outside its weights");
+    assert!(dst.seg_len().is_multiple_of(l) && a < dst.a_len(), "depthwise outside its tile");
+    assert!(d.stride.0 > 0 && d.stride.1 > 0 && d.dilation.0 > 0 && d.dilation.1 > 0);
+    for n in [d.ih, d.iw, d.k.0 * d.dilation.0, d.k.1 * d.dilation.1, dst.b0 + dst.b_len(), dst.seg_len()] {
+        assert!(n < 1 << 31, "depthwise extent too large");
+    }
+    assert!(d.stride.0 < 1 << 16 && d.stride.1 < 1 << 16 && d.pad.0 < 1 << 31 && d.pad.1 < 1 << 31);
+    if let Some(r) = d.residual {
+        let end = dst.origin + (dst.a_len() - 1) * dst.stride_a() + dst.b_len() * dst.stride_b();
+        assert!(end <= r.len(), "residual smaller than the destination");
+    }
+    if dst.b_len() == 0 || dst.seg_len() == 0 {
+        return;
+    }
+    let wide = dst.seg_len() / l >= 4 && d.dilation.1 == 1;
+    macro_rules! run {
+        ($k:literal, $s:literal) => {
+            dispatch(isa, Plane::<$k, $s> { d, a, dst })
+        };
+    }
+    match (d.k.1, d.stride.1) {
+        (3, 1) if wide => run!(3, 1),
+        (3, 2) if wide => run!(3, 2),
+        (5, 1) if wide => run!(5, 1),
+        (5, 2) if wide => run!(5, 2),
+        (7, 1) if wide => run!(7, 1),
+        _ => run!(0, 0),
+    }
+}
+
+/// `K`, `SW`: window width and stride known at compile time, or 0 for any.
+struct Plane<'a, 'b, 'd, const K: usize, const SW: usize> {
+    d: &'a Depthwise<'b>,
+    a: usize,
+    dst: &'a mut TileMut<'d>,
+}
+
+/// One output row: what its tiles share.
+struct Row {
+    /// Input row of window row 0; may be above the plane.
+    ih0: isize,
+    /// Window rows inside the plane.
+    kh: std::ops::Range<usize>,
+    dst: *mut f32,
+    res: *const f32,
+}
+
+impl<const K: usize, const SW: usize> SimdOp for Plane<'_, '_, '_, K, SW> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Plane { d, a, dst } = self;
+        let ow = dst.seg_len() / S::LANES;
+        let (ih, dh) = (d.ih as isize, d.dilation.0 as isize);
+        for b in 0..dst.b_len() {
+            let ih0 = ((dst.b0 + b) * d.stride.0) as isize - d.pad.0 as isize;
+            let first = if ih0 < 0 { (-ih0 + dh - 1) / dh } else { 0 };
+            let end = if ih0 >= ih { 0 } else { (ih - ih0 + dh - 1) / dh };
+            let kh = (first as usize).min(d.k.0)..(end as usize).min(d.k.0);
+            let shift = a * dst.stride_a() + b * dst.stride_b();
+            let res = d.residual.map_or(std::ptr::null(), |r| r[dst.origin + shift..].as_ptr());
+            let row = Row { ih0, kh, dst: dst.seg(a, b).as_mut_ptr(), res };
+            if K == 0 {
+                let mut at = 0;
+                while at < ow {
+                    let n = (ow - at).min(4);
+                    // SAFETY: `at + n <= ow` pixels exist in the row; reads are checked column by column.
+                    unsafe { any_tile(s, d, &row, at, n) };
+                    at += n;
+                }
+                continue;
+            }
+            let mut at = 0;
+            while at < ow {
+                // SAFETY: `at + PX <= ow` (or 4) pixels exist in the row; `FREE` only where all columns exist.
+                unsafe {
+                    if ow >= PX {
+                        let at_here = at.min(ow - PX);
+                        let col = (at_here * SW) as isize - d.pad.1 as isize;
+                        if col >= 0 && col as usize + (PX - 1) * SW + K <= d.iw {
+                            tile::<S, PX, K, SW, true>(s, d, &row, at_here);
+                        } else {
+                            tile::<S, PX, K, SW, false>(s, d, &row, at_here);
+                        }
+                        at += PX;
+                    } else {
+                        tile::<S, 4, K, SW, false>(s, d, &row, at.min(ow - 4));
+                        at += 4;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Add the residual, clamp, store.
+///
+/// # Safety
+/// Pixel `px` exists in the row.
+#[inline(always)]
+unsafe fn finish<S: Simd>(s: S, d: &Depthwise<'_>, row: &Row, px: usize, mut v: S::F) {
+    // SAFETY: as vouched for by the caller; the residual is null or as large as the destination.
+    unsafe {
+        if !row.res.is_null() {
+            v = s.add(v, s.load_ptr(row.res.add(px * S::LANES)));
+        }
+        let v = s.min(s.splat(d.clamp.1), s.max(s.splat(d.clamp.0), v));
+        s.store_ptr(row.dst.add(px * S::LANES), v);
+    }
+}
+
+/// `N` pixels from `at`, window `K` wide at stride `SW`.
+///
+/// # Safety
+/// `at + N` pixels exist in the row. With `FREE`, so do all input columns of the windows.
+#[inline(always)]
+unsafe fn tile<S: Simd, const N: usize, const K: usize, const SW: usize, const FREE: bool>(
+    s: S,
+    d: &Depthwise<'_>,
+    row: &Row,
+    at: usize,
+) {
+    // SAFETY: input rows are inside the plane by `row.kh`, columns by `FREE` or by the check; weights have
+    // kh·K vectors; `finish` gets existing pixels.
+    unsafe {
+        let l = S::LANES;
+        let col = (at * SW) as isize - d.pad.1 as isize;
+        let mut acc = [s.load_ptr(d.bias.as_ptr()); N];
+        for kh in row.kh.clone() {
+            let line = (row.ih0 + (kh * d.dilation.0) as isize) as usize;
+            let src = d.src.as_ptr().add(line * d.iw * l);
+            let from = src.wrapping_offset(col * l as isize);
+            let mut w = [s.splat(0.0); K];
+            for (j, w) in w.iter_mut().enumerate() {
+                *w = s.load_ptr(d.wei.as_ptr().add((kh * K + j) * l));
+            }
+            for i in 0..(N - 1) * SW + K {
+                let here = col + i as isize;
+                if !FREE && (here < 0 || here >= d.iw as isize) {
+                    continue;
+                }
+                let x = s.load_ptr(from.wrapping_add(i * l));
+                for j in 0..K {
+                    if i >= j && (i - j) % SW == 0 && (i - j) / SW < N {
+                        acc[(i - j) / SW] = s.fma(x, w[j], acc[(i - j) / SW]);
+                    }
+                }
+            }
+        }
+        for (i, v) in acc.into_iter().enumerate() {
+            finish(s, d, row, at + i, v);
+        }
+    }
+}
+
+/// `n <= 4` pixels from `at`, any window.
+///
+/// # Safety
+/// `at + n` pixels exist in the row.
+#[inline(always)]
+unsafe fn any_tile<S: Simd>(s: S, d: &Depthwise<'_>, row: &Row, at: usize, n: usize) {
+    // SAFETY: input rows are inside the plane by `row.kh`, columns by the check; weights have kh·kw vectors.
+    unsafe {
+        let l = S::LANES;
+        let mut acc = [s.load_ptr(d.bias.as_ptr()); 4];
+        for kh in row.kh.clone() {
+            let line = (row.ih0 + (kh * d.dilation.0) as isize) as usize;
+            let src = d.src.as_ptr().add(line * d.iw * l);
+            for kw in 0..d.k.1 {
+                let w = s.load_ptr(d.wei.as_ptr().add((kh * d.k.1 + kw) * l));
+                for (i, a) in acc.iter_mut().enumerate() {
+                    let here = ((at + i) * d.stride.1 + kw * d.dilation.1) as isize - d.pad.1 as isize;
+                    if i < n && here >= 0 && here < d.iw as isize {
+                        *a = s.fma(s.load_ptr(src.add(here as usize * l)), w, *a);
+                    }
+                }
+            }
+        }
+        for (i, v) in acc.into_iter().enumerate().take(n) {
+            finish(s, d, row, at + i, v);
+        }
+    }
+}
