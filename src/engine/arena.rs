@@ -1,0 +1,127 @@
+//! One allocation for all activations: offsets from lifetimes, disjoint borrows at run time.
+//!
+//! Values that are never alive together share memory. Placement is best fit by decreasing size over the intervals, which comes
+//! close to the liveness bound. Borrows are split off the one slice in address order, so disjointness is checked, not assumed.
+
+use std::ops::Range;
+
+/// A buffer to place: its size and the steps during which it is alive (both ends included).
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Number of `f32` values.
+    pub len: usize,
+    /// Step that writes it.
+    pub first: usize,
+    /// Last step that reads it.
+    pub last: usize,
+}
+
+/// Values per cache line; buffers start on a line.
+const LINE: usize = 16;
+
+/// Offsets (in values) for the requests, and the total size.
+pub fn place(requests: &[Request]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..requests.len()).collect();
+    order.sort_by_key(|&i| (std::cmp::Reverse(requests[i].len), requests[i].first));
+    let mut offsets = vec![0; requests.len()];
+    let mut placed: Vec<usize> = Vec::with_capacity(requests.len());
+    let mut total = 0;
+    for i in order {
+        let r = requests[i];
+        let len = r.len.next_multiple_of(LINE);
+        // What is alive at the same time, by address; the smallest gap that fits wins.
+        let mut taken: Vec<Range<usize>> = placed
+            .iter()
+            .filter(|&&j| requests[j].first <= r.last && r.first <= requests[j].last)
+            .map(|&j| offsets[j]..offsets[j] + requests[j].len.next_multiple_of(LINE))
+            .collect();
+        taken.sort_by_key(|t| t.start);
+        let mut at = 0;
+        let mut best: Option<(usize, usize)> = None;
+        for t in &taken {
+            if t.start >= at + len && best.is_none_or(|(gap, _)| t.start - at < gap) {
+                best = Some((t.start - at, at));
+            }
+            at = at.max(t.end);
+        }
+        offsets[i] = best.map_or(at, |(_, at)| at);
+        total = total.max(offsets[i] + len);
+        placed.push(i);
+    }
+    (offsets, total)
+}
+
+/// The memory.
+pub struct Arena {
+    memory: Vec<f32>,
+    start: usize,
+}
+
+impl Arena {
+    /// `len` values, starting on a cache line.
+    pub fn new(len: usize) -> Arena {
+        let memory = vec![0f32; len + LINE];
+        // `align_offset` may say "impossible" (usize::MAX); alignment is a matter of speed only.
+        let start = memory.as_ptr().align_offset(64).min(LINE);
+        Arena { memory, start }
+    }
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        (self.memory.len() * 4) as u64
+    }
+    /// One range, to read.
+    pub fn slice(&self, range: Range<usize>) -> &[f32] {
+        &self.memory[self.start + range.start..self.start + range.end]
+    }
+    /// Splits the memory into the given ranges, which must not overlap and must be in address order; `f` gets them in that order.
+    ///
+    /// # Panics
+    /// If ranges overlap: a defect of the plan.
+    pub fn split<'a>(&'a mut self, ranges: &[Range<usize>], pieces: &mut Vec<&'a mut [f32]>) {
+        let mut rest: &'a mut [f32] = &mut self.memory[self.start..];
+        let mut at = 0;
+        for r in ranges {
+            assert!(r.start >= at, "the plan lets two buffers overlap");
+            let (_, tail) = rest.split_at_mut(r.start - at);
+            let (piece, tail) = tail.split_at_mut(r.end - r.start);
+            pieces.push(piece);
+            rest = tail;
+            at = r.end;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_alive_together_never_overlap_and_a_chain_needs_two() {
+        let chain: Vec<Request> = (0..10).map(|i| Request { len: 100, first: i, last: i + 1 }).collect();
+        let (offsets, total) = place(&chain);
+        assert_eq!(total, 2 * 112);
+        for i in 0..9 {
+            assert_ne!(offsets[i], offsets[i + 1]);
+        }
+        let mixed: Vec<Request> = (0..40)
+            .map(|i| Request { len: 1 + i * 37 % 200, first: i * 13 % 30, last: i * 13 % 30 + i % 7 })
+            .collect();
+        let (offsets, _) = place(&mixed);
+        for i in 0..40 {
+            for j in 0..i {
+                let (a, b) = (mixed[i], mixed[j]);
+                let together = a.first <= b.last && b.first <= a.last;
+                let apart = offsets[i] + a.len <= offsets[j] || offsets[j] + b.len <= offsets[i];
+                assert!(!together || apart);
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_are_what_was_asked_for() {
+        let mut a = Arena::new(64);
+        let mut pieces = Vec::new();
+        a.split(&[4..8, 8..12, 40..64], &mut pieces);
+        assert_eq!(pieces.iter().map(|p| p.len()).collect::<Vec<_>>(), [4, 4, 24]);
+    }
+}

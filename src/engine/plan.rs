@@ -1,0 +1,462 @@
+//! From fused work to an executable plan: kernels and layouts chosen per step, layout changes inserted, memory placed.
+
+use super::arena::{self, Arena, Request};
+use super::passes::{Item, Work};
+use super::pool::Pool;
+use super::reference::{check_inputs, refuse_unknown};
+use super::{Runner, Step};
+use crate::error::{Error, Result};
+use crate::ir::{Graph, NodeId, Source, ValueId, interp};
+use crate::kernels::{self, Kind, Layout, Prepared, Task, buffer_len};
+use crate::ops::{Access, EvalCx};
+use crate::simd::Isa;
+use crate::tensor::{DType, Tensor};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Where an operand of a fast kernel is.
+#[derive(Debug, Clone)]
+enum Place {
+    /// A buffer of the arena (index until memory is placed, then its range).
+    Buffer(usize),
+    /// A tensor on the heap: a graph input or the result of a fallback step.
+    Heap(ValueId),
+    /// A constant.
+    Static(Arc<Vec<f32>>),
+}
+
+enum Exec {
+    /// A kernel of the table.
+    Fast { prepared: Box<dyn Prepared>, srcs: Vec<Place>, dsts: Vec<usize> },
+    /// The operator's reference kernel; results go to the heap.
+    Fallback { node: NodeId, arena_inputs: Vec<(ValueId, usize, Vec<usize>)>, frees: Vec<ValueId> },
+    /// A view of a heap tensor: same payload, new dims.
+    HeapView { from: ValueId, to: ValueId, dims: Vec<usize> },
+    /// A view of an arena buffer: nothing to do.
+    Nothing,
+}
+
+/// A graph prepared for the optimized path.
+pub(super) struct Plan {
+    graph: Arc<Graph>,
+    isa: Isa,
+    pool: Pool,
+    arena: Arena,
+    ranges: Vec<Range<usize>>,
+    statics: interp::Statics,
+    execs: Vec<Exec>,
+    steps: Vec<Step>,
+    /// For each graph output: the buffer that holds it in plain layout, or the heap.
+    outputs: Vec<(ValueId, Option<(usize, Vec<usize>)>)>,
+    heap: Vec<Option<Tensor>>,
+}
+
+struct Buffer {
+    len: usize,
+    first: usize,
+    last: usize,
+}
+
+struct Planner<'g> {
+    graph: &'g Graph,
+    isa: Isa,
+    threads: usize,
+    statics: &'g interp::Statics,
+    static_floats: HashMap<ValueId, Arc<Vec<f32>>>,
+    /// Buffers by value and layout.
+    buffers: Vec<Buffer>,
+    at: HashMap<(ValueId, Layout), usize>,
+    /// Layout each value was made in (arena values only).
+    made: HashMap<ValueId, Layout>,
+    execs: Vec<Exec>,
+    steps: Vec<Step>,
+    heap_last_use: HashMap<ValueId, usize>,
+}
+
+/// Dims of a value that a fast kernel can handle: `f32`, fully known, not empty.
+pub(super) fn fast_dims(graph: &Graph, v: ValueId) -> Option<Vec<usize>> {
+    let fact = &graph.value(v).fact;
+    let dims = fact.shape.concrete()?;
+    (fact.dtype == Some(DType::F32) && fact.container == crate::tensor::Container::Tensor && !dims.contains(&0)).then_some(dims)
+}
+
+impl Planner<'_> {
+    fn use_buffer(&mut self, b: usize) {
+        let now = self.execs.len();
+        self.buffers[b].last = self.buffers[b].last.max(now);
+    }
+
+    fn new_buffer(&mut self, v: ValueId, layout: Layout, dims: &[usize]) -> usize {
+        let now = self.execs.len();
+        self.buffers.push(Buffer { len: buffer_len(dims, layout, self.isa), first: now, last: now });
+        let b = self.buffers.len() - 1;
+        self.at.insert((v, layout), b);
+        self.made.entry(v).or_insert(layout);
+        b
+    }
+
+    fn push(&mut self, exec: Exec, step: Step) {
+        self.execs.push(exec);
+        self.steps.push(step);
+    }
+
+    /// The layout a value has now; heap and static values are plain.
+    fn layout(&self, v: ValueId) -> Layout {
+        self.made.get(&v).copied().unwrap_or(Layout::Plain)
+    }
+
+    fn static_floats(&mut self, v: ValueId) -> Result<Arc<Vec<f32>>> {
+        if let Some(f) = self.static_floats.get(&v) {
+            return Ok(f.clone());
+        }
+        let t = self.statics.get(&v).or(self.graph.value(v).constant.as_ref());
+        let t = t.ok_or_else(|| Error::run(format!("constant '{}' has no value", self.graph.value(v).name)))?;
+        let floats = Arc::new(t.view::<f32>()?.into_owned());
+        self.static_floats.insert(v, floats.clone());
+        Ok(floats)
+    }
+
+    /// Makes a value available in a layout, inserting a layout change if it is not.
+    fn place(&mut self, v: ValueId, want: Layout) -> Result<Place> {
+        if let Some(&b) = self.at.get(&(v, want)) {
+            self.use_buffer(b);
+            return Ok(Place::Buffer(b));
+        }
+        let from = self.layout(v);
+        if want == from {
+            // Plain, and not in the arena: static or heap.
+            if self.graph.value(v).is_static {
+                return Ok(Place::Static(self.static_floats(v)?));
+            }
+            return Ok(Place::Heap(v));
+        }
+        let dims = fast_dims(self.graph, v)
+            .ok_or_else(|| Error::run(format!("'{}' has no layout to change", self.graph.value(v).name)))?;
+        let src = self.place(v, from)?;
+        let kind = Kind::Reorder { from, to: want };
+        let (dims_in, dims_out) = ([dims.clone()], [dims.clone()]);
+        let task = Task { kind: &kind, srcs: &dims_in, layouts: &[from], dsts: &dims_out, isa: self.isa, threads: self.threads };
+        let prepared = kernels::REORDER.prepare(&task)?;
+        let b = self.new_buffer(v, want, &dims);
+        let label = format!("{} → {}", self.graph.value(v).name, if want == Layout::Blocked { "NCHWc" } else { "NCHW" });
+        let step = Step { kernel: kernels::REORDER.name.into(), covers: Vec::new(), label, declined: Vec::new() };
+        self.push(Exec::Fast { prepared, srcs: vec![src], dsts: vec![b] }, step);
+        Ok(Place::Buffer(b))
+    }
+
+    fn item(&mut self, item: &Item) -> Result<()> {
+        let label = label_of(self.graph, item);
+        let mut step = Step { kernel: String::new(), covers: item.covers.clone(), label, declined: Vec::new() };
+        match &item.work {
+            Work::Kernel(kind) => self.fast(item, kind, step),
+            Work::View => self.view(item, step),
+            Work::Fallback(why) => {
+                step.declined.extend(why.clone());
+                self.fallback(item, step)
+            }
+        }
+    }
+
+    fn fast(&mut self, item: &Item, kind: &Kind, mut step: Step) -> Result<()> {
+        let dims_of = |v: ValueId| {
+            fast_dims(self.graph, v).ok_or_else(|| Error::run(format!("'{}' is not fit for a kernel", self.graph.value(v).name)))
+        };
+        let srcs: Vec<Vec<usize>> = item.srcs.iter().map(|&v| dims_of(v)).collect::<Result<_>>()?;
+        let dsts: Vec<Vec<usize>> = item.dsts.iter().map(|&v| dims_of(v)).collect::<Result<_>>()?;
+        let layouts: Vec<Layout> = item.srcs.iter().map(|&v| self.layout(v)).collect();
+        let task = Task { kind, srcs: &srcs, layouts: &layouts, dsts: &dsts, isa: self.isa, threads: self.threads };
+        for entry in kernels::TABLE {
+            match (entry.accepts)(&task) {
+                Err(why) => {
+                    if !why.is_empty() {
+                        step.declined.push(format!("{}: {why}", entry.name));
+                    }
+                }
+                Ok(accept) => {
+                    let prepared = (entry.prepare)(&task)?;
+                    step.kernel = entry.name.into();
+                    let mut places = Vec::with_capacity(item.srcs.len());
+                    for (&v, &want) in item.srcs.iter().zip(&accept.srcs) {
+                        places.push(self.place(v, want)?);
+                    }
+                    // Inserting layout changes moved "now": buffers read by this step live until it.
+                    for p in &places {
+                        if let Place::Buffer(b) = p {
+                            self.use_buffer(*b);
+                        }
+                    }
+                    let out = item.dsts.iter().zip(&dsts).map(|(&v, d)| self.new_buffer(v, accept.dst, d)).collect();
+                    for p in &places {
+                        if let Place::Heap(v) = p {
+                            self.heap_last_use.insert(*v, self.execs.len());
+                        }
+                    }
+                    self.push(Exec::Fast { prepared, srcs: places, dsts: out }, step);
+                    return Ok(());
+                }
+            }
+        }
+        // No kernel takes it: only single nodes can fall back, and every kind has a plain kernel for those that are fused.
+        match item.covers.as_slice() {
+            [_] => self.fallback(item, step),
+            _ => Err(Error::run(format!("no kernel takes the fused step '{}'", step.label))),
+        }
+    }
+
+    fn view(&mut self, item: &Item, mut step: Step) -> Result<()> {
+        let (from, to) = (item.srcs[0], item.dsts[0]);
+        step.kernel = "view".into();
+        let dims = self.graph.value(to).fact.shape.concrete();
+        match (fast_dims(self.graph, from), dims) {
+            (Some(_), Some(_)) if self.made.contains_key(&from) => {
+                let Place::Buffer(b) = self.place(from, Layout::Plain)? else {
+                    return Err(Error::run("a view of an arena value is not in the arena"));
+                };
+                self.use_buffer(b);
+                self.at.insert((to, Layout::Plain), b);
+                self.made.insert(to, Layout::Plain);
+                self.push(Exec::Nothing, step);
+                Ok(())
+            }
+            (_, Some(dims)) if !self.graph.value(from).is_static => {
+                self.heap_last_use.insert(from, self.execs.len());
+                self.push(Exec::HeapView { from, to, dims }, step);
+                Ok(())
+            }
+            _ => self.fallback(item, step),
+        }
+    }
+
+    fn fallback(&mut self, item: &Item, mut step: Step) -> Result<()> {
+        step.kernel = "reference".into();
+        let node = item.covers[0];
+        let mut arena_inputs = Vec::new();
+        for v in self.graph.node(node).inputs.iter().flatten() {
+            if self.made.contains_key(v) {
+                if let Place::Buffer(b) = self.place(*v, Layout::Plain)? {
+                    let dims = fast_dims(self.graph, *v).unwrap_or_default();
+                    arena_inputs.push((*v, b, dims));
+                }
+            }
+        }
+        for (_, b, _) in &arena_inputs {
+            self.use_buffer(*b);
+        }
+        for v in self.graph.node(node).inputs.iter().flatten() {
+            self.heap_last_use.insert(*v, self.execs.len());
+        }
+        self.push(Exec::Fallback { node, arena_inputs, frees: Vec::new() }, step);
+        Ok(())
+    }
+}
+
+fn label_of(graph: &Graph, item: &Item) -> String {
+    let mut label = graph.node(item.covers[0]).name.clone();
+    for id in &item.covers[1..] {
+        label.push_str(" + ");
+        label.push_str(&graph.node(*id).op_type);
+    }
+    label
+}
+
+impl Plan {
+    pub(super) fn new(graph: &Arc<Graph>, isa: Isa, threads: usize) -> Result<Plan> {
+        refuse_unknown(graph)?;
+        let statics = interp::statics(graph)?;
+        let items = super::passes::items(graph, &statics)?;
+        let mut p = Planner {
+            graph,
+            isa,
+            threads,
+            statics: &statics,
+            static_floats: HashMap::new(),
+            buffers: Vec::new(),
+            at: HashMap::new(),
+            made: HashMap::new(),
+            execs: Vec::new(),
+            steps: Vec::new(),
+            heap_last_use: HashMap::new(),
+        };
+        for item in &items {
+            p.item(item).map_err(|e| {
+                let node = graph.node(item.covers[0]);
+                e.at_node(&node.name, &node.op_type)
+            })?;
+        }
+        let mut outputs = Vec::new();
+        for &v in graph.outputs() {
+            if p.made.contains_key(&v) {
+                if let Place::Buffer(b) = p.place(v, Layout::Plain)? {
+                    outputs.push((v, Some((b, fast_dims(graph, v).unwrap_or_default()))));
+                    continue;
+                }
+            }
+            outputs.push((v, None));
+        }
+        let end = p.execs.len();
+        for (_, place) in &outputs {
+            if let Some((b, _)) = place {
+                p.buffers[*b].last = end;
+            }
+        }
+        for &v in graph.outputs() {
+            p.heap_last_use.remove(&v);
+        }
+        // Heap tensors are dropped after their last reader.
+        for (v, step) in &p.heap_last_use {
+            if let (Exec::Fallback { frees, .. }, Source::Node(..)) = (&mut p.execs[*step], graph.value(*v).source) {
+                frees.push(*v);
+            }
+        }
+        let requests: Vec<Request> =
+            p.buffers.iter().map(|b| Request { len: b.len, first: b.first, last: b.last }).collect();
+        let (offsets, total) = arena::place(&requests);
+        let ranges = offsets.iter().zip(&requests).map(|(&o, r)| o..o + r.len).collect();
+        let (execs, steps) = (p.execs, p.steps);
+        Ok(Plan {
+            graph: graph.clone(),
+            isa,
+            pool: Pool::new(threads),
+            arena: Arena::new(total),
+            ranges,
+            heap: vec![None; graph.values().len()],
+            statics,
+            execs,
+            steps,
+            outputs,
+        })
+    }
+}
+
+/// Runs one fast step: splits the arena into its operands and calls the kernel.
+fn run_fast(
+    arena: &mut Arena,
+    ranges: &[Range<usize>],
+    heap: &[Option<Tensor>],
+    pool: &Pool,
+    prepared: &dyn Prepared,
+    srcs: &[Place],
+    dsts: &[usize],
+) -> Result<()> {
+    let heap_views = srcs
+        .iter()
+        .map(|p| match p {
+            Place::Heap(v) => heap[v.0 as usize]
+                .as_ref()
+                .ok_or_else(|| Error::run("a step reads a value that was not made"))?
+                .view::<f32>()
+                .map(Some),
+            _ => Ok(None),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let mut buffers: Vec<usize> = dsts.to_vec();
+    buffers.extend(srcs.iter().filter_map(|p| if let Place::Buffer(b) = p { Some(*b) } else { None }));
+    buffers.sort_by_key(|&b| (ranges[b].start, b));
+    buffers.dedup();
+    let wanted: Vec<Range<usize>> = buffers.iter().map(|&b| ranges[b].clone()).collect();
+    let mut pieces = Vec::with_capacity(wanted.len());
+    arena.split(&wanted, &mut pieces);
+    let mut out: Vec<(usize, &mut [f32])> = Vec::with_capacity(dsts.len());
+    let mut read: Vec<(usize, &[f32])> = Vec::with_capacity(srcs.len());
+    for (b, piece) in buffers.into_iter().zip(pieces) {
+        match dsts.iter().position(|&d| d == b) {
+            Some(i) => out.push((i, piece)),
+            None => read.push((b, piece)),
+        }
+    }
+    out.sort_by_key(|(i, _)| *i);
+    let mut out: Vec<&mut [f32]> = out.into_iter().map(|(_, p)| p).collect();
+    let mut views: Vec<&[f32]> = Vec::with_capacity(srcs.len());
+    for (p, h) in srcs.iter().zip(&heap_views) {
+        views.push(match p {
+            Place::Buffer(b) => read
+                .iter()
+                .find(|(r, _)| r == b)
+                .map(|(_, s)| *s)
+                .ok_or_else(|| Error::run("a step reads what it writes"))?,
+            Place::Static(s) => s,
+            Place::Heap(_) => h.as_deref().unwrap_or_default(),
+        });
+    }
+    prepared.run(pool, &views, &mut out);
+    Ok(())
+}
+
+impl Runner for Plan {
+    fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+    fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+    fn isa(&self) -> &'static str {
+        self.isa.name()
+    }
+    fn arena_bytes(&self) -> Option<u64> {
+        Some(self.arena.bytes())
+    }
+    fn run(&mut self, inputs: &[Tensor], mut times: Option<&mut [f64]>) -> Result<Vec<Tensor>> {
+        check_inputs(&self.graph, inputs)?;
+        let Plan { graph, pool, arena, ranges, statics, execs, outputs, heap, .. } = self;
+        heap.fill(None);
+        for (&id, t) in graph.inputs().iter().zip(inputs) {
+            heap[id.0 as usize] = Some(t.clone());
+        }
+        let active = pool.activate();
+        for (i, exec) in execs.iter().enumerate() {
+            let start = std::time::Instant::now();
+            match exec {
+                Exec::Nothing => {}
+                Exec::Fast { prepared, srcs, dsts } => {
+                    run_fast(arena, ranges, heap, pool, prepared.as_ref(), srcs, dsts)?;
+                }
+                Exec::HeapView { from, to, dims } => {
+                    let t = heap[from.0 as usize].as_ref().ok_or_else(|| Error::run("a view of a value that was not made"))?;
+                    heap[to.0 as usize] = Some(t.reshaped(dims)?);
+                }
+                Exec::Fallback { node, arena_inputs, frees } => {
+                    for (v, b, dims) in arena_inputs {
+                        heap[v.0 as usize] = Some(Tensor::from_vec(arena.slice(ranges[*b].clone()).to_vec(), dims)?);
+                    }
+                    let get = |v: ValueId| {
+                        heap[v.0 as usize].as_ref().or_else(|| statics.get(&v)).or(graph.value(v).constant.as_ref())
+                    };
+                    let made = interp::eval_node(graph, *node, &EvalCx::default(), get)?;
+                    for (v, _, _) in arena_inputs {
+                        heap[v.0 as usize] = None;
+                    }
+                    for v in frees {
+                        heap[v.0 as usize] = None;
+                    }
+                    for (v, t) in graph.node(*node).outputs.iter().zip(made) {
+                        if let Some(v) = v {
+                            heap[v.0 as usize] = Some(t);
+                        }
+                    }
+                }
+            }
+            if let Some(times) = times.as_deref_mut() {
+                times[i] += start.elapsed().as_secs_f64();
+            }
+        }
+        drop(active);
+        outputs
+            .iter()
+            .map(|(v, place)| match place {
+                Some((b, dims)) => Tensor::from_vec(arena.slice(ranges[*b].clone()).to_vec(), dims),
+                None => heap[v.0 as usize]
+                    .as_ref()
+                    .or_else(|| statics.get(v))
+                    .or(graph.value(*v).constant.as_ref())
+                    .cloned()
+                    .ok_or_else(|| Error::run(format!("output '{}' was not made", graph.value(*v).name))),
+            })
+            .collect()
+    }
+}
+
+/// Whether a node only shows its first input under another shape.
+pub(super) fn is_view(graph: &Graph, id: NodeId) -> bool {
+    graph.node(id).op.family().access() == Access::View
+}

@@ -1,0 +1,245 @@
+//! What a kernel is asked to do: a step of a plan in terms of shapes, layouts and fused parts, free of graphs and names.
+
+use super::epilogue::Act;
+use crate::error::Result;
+use crate::engine::pool::Pool;
+use crate::ops::conv::Geometry;
+use crate::simd::Isa;
+use crate::tensor::Tensor;
+
+/// How a rank-4 activation lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Row-major, as in the file: NCHW.
+    Plain,
+    /// NCHWc: `[n][ceil(c/L)][h][w][L]` with `L` the lanes of the ISA; lanes beyond `c` hold finite numbers of no meaning.
+    Blocked,
+}
+
+/// Number of `f32` values a tensor of `dims` takes in a layout.
+pub fn buffer_len(dims: &[usize], layout: Layout, isa: Isa) -> usize {
+    match (layout, dims) {
+        (Layout::Blocked, [n, c, rest @ ..]) => {
+            let l = isa.lanes();
+            n * c.div_ceil(l) * l * rest.iter().product::<usize>()
+        }
+        _ => dims.iter().product(),
+    }
+}
+
+/// A two-operand elementwise operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BinaryOp {
+    /// a + b
+    Add,
+    /// a − b
+    Sub,
+    /// a · b
+    Mul,
+    /// a / b
+    Div,
+    /// max(a, b)
+    Max,
+    /// min(a, b)
+    Min,
+    /// a^b
+    Pow,
+}
+
+/// A window over the last two axes of NCHW data.
+#[derive(Debug, Clone)]
+pub struct PoolWindow {
+    /// Row and column axes.
+    pub axes: [crate::ops::window::Axis; 2],
+    /// Average (true) or maximum.
+    pub average: bool,
+    /// Averages divide by the whole window, padding included.
+    pub include_pad: bool,
+}
+
+/// What a step computes. Operands come in the order given with each variant; all data is `f32`.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// `act(conv(x) + bias [+ residual])`. Operands: x, then the residual if there is one.
+    Conv {
+        /// Geometry (one or two spatial axes).
+        geometry: Geometry,
+        /// Weights `[oc, ic/g, kh, kw]`, scale of a following BatchNormalization folded in.
+        weights: Tensor,
+        /// Bias `[oc]`.
+        bias: Option<Vec<f32>>,
+        /// Activation.
+        act: Act,
+        /// Whether a residual of the output's shape is added before the activation.
+        residual: bool,
+    },
+    /// `act(alpha · a·b + bias [+ residual])`, batched. Operands: a, b unless constant, then the residual.
+    MatMul(MatMul),
+    /// Elementwise functions one after the other. Operand: x.
+    Unary(Vec<Act>),
+    /// `act(a ∘ b)` with numpy broadcasting. Operands: a, b.
+    Binary(BinaryOp, Act),
+    /// `act(x · scale[c] + shift[c])` (BatchNormalization). Operand: x.
+    ChannelAffine {
+        /// Per-channel factor.
+        scale: Vec<f32>,
+        /// Per-channel offset.
+        shift: Vec<f32>,
+        /// Activation.
+        act: Act,
+    },
+    /// Max or average pooling over a window. Operand: x.
+    Pool(PoolWindow),
+    /// Average (true) or maximum over all spatial positions; the result is `[n, c, 1, 1]` (or `[n, c]`). Operand: x.
+    GlobalPool {
+        /// Average rather than maximum.
+        average: bool,
+    },
+    /// Softmax over the last axis. Operand: x.
+    Softmax,
+    /// Layer (or root-mean-square) normalisation over the last `inner` elements. Operand: x.
+    Norm {
+        /// Elements normalised together.
+        inner: usize,
+        /// Added to the variance.
+        epsilon: f32,
+        /// RMS: the mean is not subtracted.
+        rms: bool,
+        /// Factor `[inner]`.
+        scale: Option<Vec<f32>>,
+        /// Offset `[inner]`.
+        shift: Option<Vec<f32>>,
+    },
+    /// Mean (true) or sum over the last `inner` elements. Operand: x.
+    ReduceLast {
+        /// Elements reduced together.
+        inner: usize,
+        /// Mean rather than sum.
+        mean: bool,
+    },
+    /// Axes permuted. Operand: x.
+    Transpose(Vec<usize>),
+    /// Operands joined along an axis.
+    Concat(usize),
+    /// Parts of x along an axis, one destination each: (first index, length). Operand: x.
+    Split {
+        /// Axis.
+        axis: usize,
+        /// (start, length) of each destination.
+        parts: Vec<(usize, usize)>,
+    },
+    /// Strided box of x: per axis (start, step), sizes from the destination. Operand: x.
+    Slice(Vec<(usize, isize)>),
+    /// Constant padding; per axis (before, after). Operand: x.
+    Pad {
+        /// (before, after) per axis.
+        pads: Vec<(usize, usize)>,
+        /// Fill value.
+        value: f32,
+    },
+    /// x broadcast to the destination's shape. Operand: x.
+    Expand,
+    /// Nearest or linear resize of the last two axes, precomputed taps. Operand: x.
+    Resize {
+        /// For each output row: (input row, weight) pairs.
+        rows: Vec<Vec<(usize, f32)>>,
+        /// For each output column likewise.
+        cols: Vec<Vec<(usize, f32)>>,
+    },
+    /// A change of layout. Operand: x.
+    Reorder {
+        /// From.
+        from: Layout,
+        /// To.
+        to: Layout,
+    },
+}
+
+/// A batched matrix product.
+#[derive(Debug, Clone)]
+pub struct MatMul {
+    /// Batch dims of the result.
+    pub batch: Vec<usize>,
+    /// Batch dims of a, right-aligned with ones (same length as `batch`).
+    pub batch_a: Vec<usize>,
+    /// Batch dims of b, likewise.
+    pub batch_b: Vec<usize>,
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Inner size.
+    pub k: usize,
+    /// a is stored `[.., k, m]`.
+    pub trans_a: bool,
+    /// b is stored `[.., n, k]`.
+    pub trans_b: bool,
+    /// Factor of the product.
+    pub alpha: f32,
+    /// b when it is a constant (packed once).
+    pub b: Option<Tensor>,
+    /// Row vector `[n]` added to every row.
+    pub bias: Option<Vec<f32>>,
+    /// Activation.
+    pub act: Act,
+    /// Whether a residual of the result's shape is added before the activation.
+    pub residual: bool,
+}
+
+/// A step as kernels see it when they decide and prepare.
+#[derive(Debug)]
+pub struct Task<'a> {
+    /// What to compute.
+    pub kind: &'a Kind,
+    /// Dims of the operands.
+    pub srcs: &'a [Vec<usize>],
+    /// Layouts the operands have now.
+    pub layouts: &'a [Layout],
+    /// Dims of the destinations.
+    pub dsts: &'a [Vec<usize>],
+    /// Instruction set.
+    pub isa: Isa,
+    /// Threads the plan will use.
+    pub threads: usize,
+}
+
+/// The layouts a kernel wants its operands in and gives its results in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accept {
+    /// Per operand.
+    pub srcs: Vec<Layout>,
+    /// Of all destinations.
+    pub dst: Layout,
+}
+
+impl Accept {
+    /// Everything row-major.
+    pub fn plain(task: &Task) -> Accept {
+        Accept { srcs: vec![Layout::Plain; task.srcs.len()], dst: Layout::Plain }
+    }
+}
+
+/// A kernel's answer: what it wants, or why it declines.
+pub type Verdict = std::result::Result<Accept, String>;
+
+/// A kernel made ready for one task: weights packed, sizes resolved.
+pub trait Prepared: Send + Sync {
+    /// Computes. `srcs` and `dsts` have the layouts agreed on; destinations hold garbage beforehand and are written whole.
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]);
+    /// Bytes of packed weights it keeps.
+    fn packed_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// One row of the kernel table.
+pub struct Entry {
+    /// Name, as reports show it.
+    pub name: &'static str,
+    /// Takes the task or says why not.
+    pub accepts: fn(&Task) -> Verdict,
+    /// Makes it ready. Called only for accepted tasks.
+    pub prepare: fn(&Task) -> Result<Box<dyn Prepared>>,
+    /// Largest error against the reference, relative to the largest magnitude of the result.
+    pub tolerance: f32,
+}
