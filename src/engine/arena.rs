@@ -103,9 +103,8 @@ mod tests {
         for i in 0..9 {
             assert_ne!(offsets[i], offsets[i + 1]);
         }
-        let mixed: Vec<Request> = (0..40)
-            .map(|i| Request { len: 1 + i * 37 % 200, first: i * 13 % 30, last: i * 13 % 30 + i % 7 })
-            .collect();
+        let mixed: Vec<Request> =
+            (0..40).map(|i| Request { len: 1 + i * 37 % 200, first: i * 13 % 30, last: i * 13 % 30 + i % 7 }).collect();
         let (offsets, _) = place(&mixed);
         for i in 0..40 {
             for j in 0..i {

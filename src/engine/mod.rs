@@ -4,10 +4,16 @@
 //! vector kernels and a thread pool. In both, steps cover nodes, and the covers partition the nodes that run per inference.
 
 pub mod pool;
+
+mod arena;
+mod meaning;
+mod passes;
+mod plan;
 mod reference;
 
 use crate::error::Result;
 use crate::ir::{Graph, NodeId};
+use crate::simd::Isa;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -37,6 +43,8 @@ pub struct Options {
     pub path: Path,
     /// Threads, at least 1. The reference path always runs on one.
     pub threads: usize,
+    /// Instruction set of the optimized path.
+    pub isa: Isa,
 }
 
 /// One step of a plan: one kernel call, covering one node or several fused ones.
@@ -75,7 +83,7 @@ impl Session {
     pub fn new(graph: &Arc<Graph>, options: &Options) -> Result<Session> {
         Ok(Session(match options.path {
             Path::Reference => Box::new(reference::Reference::new(graph)?),
-            Path::Optimized => Box::new(reference::Reference::new(graph)?),
+            Path::Optimized => Box::new(plan::Plan::new(graph, options.isa, options.threads)?),
         }))
     }
     /// The plan's steps, in execution order.

@@ -7,7 +7,7 @@
 
 use super::meaning as read;
 use super::plan::{fast_dims, is_view};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ir::interp::Statics;
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind};
@@ -95,8 +95,26 @@ pub(super) fn items(graph: &Graph, statics: &Statics) -> Result<Vec<Item>> {
         items.push(item);
     }
     // A fused step runs where its last node stood: everything it reads is there by then.
-    items.sort_by_key(|i| i.covers.iter().max().copied());
+    items.sort_by_key(|i: &Item| i.covers.iter().max().copied());
+    check_partition(graph, &items)?;
     Ok(items)
+}
+
+/// Every node that runs per inference must be covered exactly once: the books of time and counts balance only then.
+fn check_partition(graph: &Graph, items: &[Item]) -> Result<()> {
+    let mut times = vec![0usize; graph.nodes().len()];
+    items.iter().flat_map(|i| &i.covers).for_each(|c| times[c.0 as usize] += 1);
+    for (id, node) in graph.iter() {
+        if times[id.0 as usize] != usize::from(!node.is_static) {
+            return Err(Error::run(format!(
+                "the plan covers this node {} times (a defect of madd-prof)",
+                times[id.0 as usize]
+            ))
+            .at_node(&node.name, &node.op_type)
+            .hint("please report it; --path reference runs the model meanwhile"));
+        }
+    }
+    Ok(())
 }
 
 impl Walk<'_> {
@@ -150,7 +168,9 @@ impl Walk<'_> {
             if node.is_static {
                 continue;
             }
-            if let Some(c) = self.self_gated(id, node).or_else(|| self.erf_gelu(id, node)).or_else(|| self.tanh_gelu(id, node)) {
+            if let Some(c) =
+                self.self_gated(id, node).or_else(|| self.erf_gelu(id, node)).or_else(|| self.tanh_gelu(id, node))
+            {
                 found.push(c);
             }
         }
@@ -173,7 +193,8 @@ impl Walk<'_> {
                 return None;
             }
         }
-        let sole = !self.is_output[input.0 as usize] && self.readers[input.0 as usize].iter().all(|r| covers.contains(r));
+        let sole =
+            !self.is_output[input.0 as usize] && self.readers[input.0 as usize].iter().all(|r| covers.contains(r));
         Some(Composite { act, input, output, covers, sole })
     }
 
@@ -190,7 +211,9 @@ impl Walk<'_> {
             }
             let act = match read::unary(self.graph, gate_node) {
                 Some(Act::Sigmoid) => Act::Silu,
-                Some(Act::HardSigmoid { alpha, beta }) if (alpha - 1.0 / 6.0).abs() < 1e-6 && beta == 0.5 => Act::HardSwish,
+                Some(Act::HardSigmoid { alpha, beta }) if (alpha - 1.0 / 6.0).abs() < 1e-6 && beta == 0.5 => {
+                    Act::HardSwish
+                }
                 _ => continue,
             };
             return self.composite(act, x, self.output(id)?, vec![gate_id, id]);
@@ -219,7 +242,8 @@ impl Walk<'_> {
         if read::binary(add_node)? != BinaryOp::Add || self.scalar(one)? != 1.0 {
             return None;
         }
-        self.times_half(x, self.output(add)?, vec![scale_id, erf, add]).and_then(|(out, covers)| self.composite(Act::Gelu, x, out, covers))
+        self.times_half(x, self.output(add)?, vec![scale_id, erf, add])
+            .and_then(|(out, covers)| self.composite(Act::Gelu, x, out, covers))
     }
 
     /// `t · x · 1/2` in any association, from `t`.
@@ -361,7 +385,7 @@ impl Walk<'_> {
         // Every operand must be f32 with a known shape; constants that describe (shapes, axes) are read by `meaning`.
         match &node.op {
             Op::Conv(conv) => self.conv(id, node, conv, out),
-            Op::MatMul(_) => self.matmul(id, node, out),
+            _ if matches!(node.op_type.as_str(), "MatMul" | "Gemm") => self.matmul(id, node, out),
             _ => {
                 let x = node.inputs.first().copied().flatten()?;
                 if let Some(op) = read::binary(node) {
@@ -380,7 +404,9 @@ impl Walk<'_> {
                 }
                 let shaped = read::shaped(self.graph, node, &|v| self.value(v))?;
                 let srcs: Vec<ValueId> = shaped.operands;
-                if srcs.iter().any(|v| self.dims(*v).is_none()) || shaped.results.iter().any(|v| self.dims(*v).is_none()) {
+                if srcs.iter().any(|v| self.dims(*v).is_none())
+                    || shaped.results.iter().any(|v| self.dims(*v).is_none())
+                {
                     return None;
                 }
                 Some(Item { work: Work::Kernel(Box::new(shaped.kind)), covers: vec![id], srcs, dsts: shaped.results })
@@ -433,7 +459,7 @@ impl Walk<'_> {
         if !self.is_static(w) {
             return None;
         }
-        let geometry = conv.geometry(&xd, &wd).ok()?;
+        let geometry = conv.geometry(&xd, &wd).ok().filter(|g| g.axes.len() <= 2)?;
         let mut weights = self.value(w)?.clone();
         let mut bias = match node.inputs.get(2).copied().flatten() {
             Some(b) => Some(self.floats(b)?),
@@ -529,7 +555,11 @@ impl Walk<'_> {
                     task.bias = Some(v);
                 }
                 BinaryOp::Mul if task.bias.is_none() && self.scalar(c).is_some() => task.alpha *= self.scalar(c)?,
-                BinaryOp::Div if task.bias.is_none() && follower.inputs[0] == Some(out) && self.scalar(c).is_some_and(|s| s != 0.0) => {
+                BinaryOp::Div
+                    if task.bias.is_none()
+                        && follower.inputs[0] == Some(out)
+                        && self.scalar(c).is_some_and(|s| s != 0.0) =>
+                {
                     task.alpha /= self.scalar(c)?;
                 }
                 _ => break,
@@ -574,7 +604,8 @@ impl Walk<'_> {
                 -1.0 => Act::Reciprocal,
                 _ => return None,
             };
-            return (self.dims(a) == self.dims(out)).then(|| self.finish(Kind::Unary(vec![act]), vec![id], vec![a], out));
+            return (self.dims(a) == self.dims(out))
+                .then(|| self.finish(Kind::Unary(vec![act]), vec![id], vec![a], out));
         }
         let (act, out, more) = self.activation(out);
         let covers = std::iter::once(id).chain(more).collect();
@@ -628,14 +659,19 @@ impl Walk<'_> {
                 return None;
             }
             v = after;
-        } else if !(read::binary(recip) == Some(BinaryOp::Div) && recip.inputs[0] == Some(x) && recip.inputs[1] == Some(root)) {
+        } else if !(read::binary(recip) == Some(BinaryOp::Div)
+            && recip.inputs[0] == Some(x)
+            && recip.inputs[1] == Some(root))
+        {
             return None;
         }
         let mut scale = None;
         if let Some(next) = self.sole_reader(v) {
             let mul = self.graph.node(next);
             if read::binary(mul) == Some(BinaryOp::Mul) {
-                if let Some(w) = self.other(mul, v).filter(|w| self.is_static(*w)).and_then(|w| self.row_vector(w, inner)) {
+                if let Some(w) =
+                    self.other(mul, v).filter(|w| self.is_static(*w)).and_then(|w| self.row_vector(w, inner))
+                {
                     scale = Some(w);
                     v = self.output(next)?;
                     covers.push(next);

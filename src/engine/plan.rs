@@ -78,7 +78,8 @@ struct Planner<'g> {
 pub(super) fn fast_dims(graph: &Graph, v: ValueId) -> Option<Vec<usize>> {
     let fact = &graph.value(v).fact;
     let dims = fact.shape.concrete()?;
-    (fact.dtype == Some(DType::F32) && fact.container == crate::tensor::Container::Tensor && !dims.contains(&0)).then_some(dims)
+    (fact.dtype == Some(DType::F32) && fact.container == crate::tensor::Container::Tensor && !dims.contains(&0))
+        .then_some(dims)
 }
 
 impl Planner<'_> {
@@ -136,10 +137,18 @@ impl Planner<'_> {
         let src = self.place(v, from)?;
         let kind = Kind::Reorder { from, to: want };
         let (dims_in, dims_out) = ([dims.clone()], [dims.clone()]);
-        let task = Task { kind: &kind, srcs: &dims_in, layouts: &[from], dsts: &dims_out, isa: self.isa, threads: self.threads };
-        let prepared = kernels::REORDER.prepare(&task)?;
+        let task = Task {
+            kind: &kind,
+            srcs: &dims_in,
+            layouts: &[from],
+            dsts: &dims_out,
+            isa: self.isa,
+            threads: self.threads,
+        };
+        let prepared = (kernels::REORDER.prepare)(&task)?;
         let b = self.new_buffer(v, want, &dims);
-        let label = format!("{} → {}", self.graph.value(v).name, if want == Layout::Blocked { "NCHWc" } else { "NCHW" });
+        let label =
+            format!("{} → {}", self.graph.value(v).name, if want == Layout::Blocked { "NCHWc" } else { "NCHW" });
         let step = Step { kernel: kernels::REORDER.name.into(), covers: Vec::new(), label, declined: Vec::new() };
         self.push(Exec::Fast { prepared, srcs: vec![src], dsts: vec![b] }, step);
         Ok(Place::Buffer(b))
@@ -160,7 +169,8 @@ impl Planner<'_> {
 
     fn fast(&mut self, item: &Item, kind: &Kind, mut step: Step) -> Result<()> {
         let dims_of = |v: ValueId| {
-            fast_dims(self.graph, v).ok_or_else(|| Error::run(format!("'{}' is not fit for a kernel", self.graph.value(v).name)))
+            fast_dims(self.graph, v)
+                .ok_or_else(|| Error::run(format!("'{}' is not fit for a kernel", self.graph.value(v).name)))
         };
         let srcs: Vec<Vec<usize>> = item.srcs.iter().map(|&v| dims_of(v)).collect::<Result<_>>()?;
         let dsts: Vec<Vec<usize>> = item.dsts.iter().map(|&v| dims_of(v)).collect::<Result<_>>()?;
@@ -412,7 +422,9 @@ impl Runner for Plan {
                     run_fast(arena, ranges, heap, pool, prepared.as_ref(), srcs, dsts)?;
                 }
                 Exec::HeapView { from, to, dims } => {
-                    let t = heap[from.0 as usize].as_ref().ok_or_else(|| Error::run("a view of a value that was not made"))?;
+                    let t = heap[from.0 as usize]
+                        .as_ref()
+                        .ok_or_else(|| Error::run("a view of a value that was not made"))?;
                     heap[to.0 as usize] = Some(t.reshaped(dims)?);
                 }
                 Exec::Fallback { node, arena_inputs, frees } => {

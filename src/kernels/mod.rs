@@ -1,8 +1,21 @@
-//! The kernels: how to compute fast. One file per algorithm, safe code over slices and geometry.
+//! The kernels: how to compute fast. One file per algorithm, safe code over slices and geometry, and one table that says
+//! which kernel takes which step.
 
+pub mod affine;
 pub mod buffer;
+pub mod conv;
 pub mod conv_blocked;
 pub mod epilogue;
+pub mod join;
+pub mod reorder_step;
+pub mod resize2d;
+mod table;
+pub mod task;
+
+pub use epilogue::Act;
+pub use reorder_step::REORDER;
+pub use table::TABLE;
+pub use task::{Accept, BinaryOp, Entry, Kind, Layout, MatMul, PoolWindow, Prepared, Task, buffer_len};
 
 #[cfg(test)]
 mod testing;

@@ -1,8 +1,8 @@
 //! What a kernel is asked to do: a step of a plan in terms of shapes, layouts and fused parts, free of graphs and names.
 
 use super::epilogue::Act;
-use crate::error::Result;
 use crate::engine::pool::Pool;
+use crate::error::Result;
 use crate::ops::conv::Geometry;
 use crate::simd::Isa;
 use crate::tensor::Tensor;
