@@ -9,4 +9,4 @@ pub mod num;
 pub use dense::{Element, Tensor, element_count};
 pub use dtype::DType;
 pub use fact::{Container, Dim, Fact, Shape};
-pub use num::{Arith, Num, Tallied, Tally, is_num, tallied};
+pub use num::{Arith, Num, Tallied, Tally, is_num, tallied, tally_madds};
