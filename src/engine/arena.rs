@@ -69,6 +69,10 @@ impl Arena {
     pub fn bytes(&self) -> u64 {
         (self.memory.len() * 4) as u64
     }
+    /// Sets every value.
+    pub fn fill(&mut self, value: f32) {
+        self.memory.fill(value);
+    }
     /// One range, to read.
     pub fn slice(&self, range: Range<usize>) -> &[f32] {
         &self.memory[self.start + range.start..self.start + range.end]

@@ -45,6 +45,15 @@ pub struct Options {
     pub threads: usize,
     /// Instruction set of the optimized path.
     pub isa: Isa,
+    /// Fill the activation memory with NaN before every run, so that reading what was not written shows. For tests.
+    pub poison: bool,
+}
+
+impl Options {
+    /// A path with a number of threads, on the best instruction set.
+    pub fn new(path: Path, threads: usize) -> Options {
+        Options { path, threads, isa: Isa::best(), poison: false }
+    }
 }
 
 /// One step of a plan: one kernel call, covering one node or several fused ones.
@@ -83,7 +92,7 @@ impl Session {
     pub fn new(graph: &Arc<Graph>, options: &Options) -> Result<Session> {
         Ok(Session(match options.path {
             Path::Reference => Box::new(reference::Reference::new(graph)?),
-            Path::Optimized => Box::new(plan::Plan::new(graph, options.isa, options.threads)?),
+            Path::Optimized => Box::new(plan::Plan::new(graph, options)?),
         }))
     }
     /// The plan's steps, in execution order.

@@ -4,7 +4,7 @@ use super::arena::{self, Arena, Request};
 use super::passes::{Item, Work};
 use super::pool::Pool;
 use super::reference::{check_inputs, refuse_unknown};
-use super::{Runner, Step};
+use super::{Options, Runner, Step};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, NodeId, Source, ValueId, interp};
 use crate::kernels::{self, Kind, Layout, Prepared, Task, buffer_len};
@@ -50,6 +50,7 @@ pub(super) struct Plan {
     /// For each graph output: the buffer that holds it in plain layout, or the heap.
     outputs: Vec<(ValueId, Option<(usize, Vec<usize>)>)>,
     heap: Vec<Option<Tensor>>,
+    poison: bool,
 }
 
 struct Buffer {
@@ -271,7 +272,8 @@ fn label_of(graph: &Graph, item: &Item) -> String {
 }
 
 impl Plan {
-    pub(super) fn new(graph: &Arc<Graph>, isa: Isa, threads: usize) -> Result<Plan> {
+    pub(super) fn new(graph: &Arc<Graph>, options: &Options) -> Result<Plan> {
+        let (isa, threads) = (options.isa, options.threads.max(1));
         refuse_unknown(graph)?;
         let statics = interp::statics(graph)?;
         let items = super::passes::items(graph, &statics)?;
@@ -335,6 +337,7 @@ impl Plan {
             execs,
             steps,
             outputs,
+            poison: options.poison,
         })
     }
 }
@@ -408,7 +411,10 @@ impl Runner for Plan {
     }
     fn run(&mut self, inputs: &[Tensor], mut times: Option<&mut [f64]>) -> Result<Vec<Tensor>> {
         check_inputs(&self.graph, inputs)?;
-        let Plan { graph, pool, arena, ranges, statics, execs, outputs, heap, .. } = self;
+        let Plan { graph, pool, arena, ranges, statics, execs, outputs, heap, poison, .. } = self;
+        if *poison {
+            arena.fill(f32::NAN);
+        }
         heap.fill(None);
         for (&id, t) in graph.inputs().iter().zip(inputs) {
             heap[id.0 as usize] = Some(t.clone());

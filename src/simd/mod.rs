@@ -27,7 +27,7 @@ pub enum Isa {
     /// Plain Rust over arrays of 8 lanes: always there.
     Portable,
     /// Plain Rust over arrays of 16 lanes with the AVX-512 tile shapes, so that tests reach that blocking anywhere.
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     Wide,
     /// aarch64 Advanced SIMD, registers used in pairs as 8 lanes.
     Neon,
@@ -88,9 +88,10 @@ impl Isa {
     }
 
     /// What kernel tests walk: [`Isa::available`] and the 16-lane portable variant.
-    #[cfg(test)]
     pub fn for_tests() -> Vec<Isa> {
+        #[allow(unused_mut)]
         let mut all = Isa::available();
+        #[cfg(any(test, debug_assertions))]
         all.push(Isa::Wide);
         all
     }
@@ -99,7 +100,7 @@ impl Isa {
     pub fn lanes(self) -> usize {
         match self {
             Isa::Portable | Isa::Neon | Isa::Avx2 => 8,
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             Isa::Wide => 16,
             Isa::Avx512 => 16,
         }
@@ -110,7 +111,7 @@ impl Isa {
         match self {
             Isa::Portable => portable::PORTABLE_MR,
             Isa::Neon | Isa::Avx2 => 6,
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             Isa::Wide => 14,
             Isa::Avx512 => 14,
         }
@@ -125,7 +126,7 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             Isa::Wide => "wide",
             Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
@@ -167,7 +168,7 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Out {
         }
         #[cfg(target_arch = "aarch64")]
         Isa::Neon => return neon::Neon::new().vectorize(op),
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         Isa::Wide => return portable::Portable::<16>.vectorize(op),
         _ => {}
     }

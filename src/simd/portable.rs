@@ -27,7 +27,7 @@ impl<const L: usize> Portable<L> {
 impl<const L: usize> Simd for Portable<L> {
     const LANES: usize = L;
     const MR: usize = if L == 16 { 14 } else { PORTABLE_MR };
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     const ISA: Isa = if L == 16 { Isa::Wide } else { Isa::Portable };
     #[cfg(not(test))]
     const ISA: Isa = Isa::Portable;

@@ -1,0 +1,309 @@
+//! Every fast kernel against the reference: all operator cases and fused patterns, on every instruction set and with one and two
+//! threads, activation memory filled with NaN beforehand. A kernel of the table that no case reaches is a failure.
+
+use madd_prof::engine::{Options, Path, Session};
+use madd_prof::ir::{Bindings, Source, build};
+use madd_prof::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
+use madd_prof::ops::{NEWEST_OPSET, TABLE, sample};
+use madd_prof::simd::Isa;
+use madd_prof::tensor::{DType, Tensor};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A small model and the inputs to run it on.
+struct Model {
+    name: String,
+    spec: ModelSpec,
+    inputs: Vec<Tensor>,
+}
+
+/// Builds models line by line: `m.node("Conv", &["x", "w"], "y", &[…])`.
+struct Draft {
+    name: String,
+    graph: GraphSpec,
+    inputs: Vec<Tensor>,
+    opset: i64,
+}
+
+impl Draft {
+    fn new(name: &str) -> Draft {
+        Draft { name: name.into(), graph: GraphSpec::default(), inputs: Vec::new(), opset: NEWEST_OPSET }
+    }
+    fn input(&mut self, name: &str, t: Tensor) -> &mut Self {
+        self.graph.inputs.push(ValueSpec {
+            name: name.into(),
+            dtype: Some(t.dtype()),
+            shape: Some(t.dims().iter().map(|&d| DimSpec::Size(d)).collect()),
+            ..ValueSpec::default()
+        });
+        self.inputs.push(t);
+        self
+    }
+    fn constant(&mut self, name: &str, t: Tensor) -> &mut Self {
+        self.graph.initializers.push((name.into(), t));
+        self
+    }
+    fn node(&mut self, op: &str, inputs: &[&str], outputs: &[&str], attrs: &[(&str, Attr)]) -> &mut Self {
+        self.graph.nodes.push(NodeSpec {
+            name: format!("{op}{}", self.graph.nodes.len()),
+            op_type: op.into(),
+            inputs: inputs.iter().map(|s| s.to_string()).collect(),
+            outputs: outputs.iter().map(|s| s.to_string()).collect(),
+            attrs: attrs.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
+            opset: self.opset,
+            ..NodeSpec::default()
+        });
+        self
+    }
+    fn done(&mut self, outputs: &[&str]) -> Model {
+        self.graph.outputs = outputs.iter().map(|s| ValueSpec { name: s.to_string(), ..ValueSpec::default() }).collect();
+        Model {
+            name: self.name.clone(),
+            spec: ModelSpec {
+                graph: self.graph.clone(),
+                opsets: vec![(String::new(), self.opset)],
+                ..ModelSpec::default()
+            },
+            inputs: self.inputs.clone(),
+        }
+    }
+}
+
+/// Every operator case as a model: the first input comes from outside, later ones are constants (as weights are) and, in a second
+/// form, come from outside too.
+fn operator_models() -> Vec<Model> {
+    let mut models = Vec::new();
+    for entry in TABLE.iter() {
+        for (i, case) in (entry.cases)().into_iter().enumerate() {
+            if case.node.op_type != entry.name || case.node.domain != entry.domain {
+                continue;
+            }
+            for constants in [true, false] {
+                let mut d = Draft::new(&format!("{} case {i} constants={constants}", entry.name));
+                let mut node = case.node.clone();
+                let mut given = false;
+                for (name, t) in node.inputs.iter_mut().zip(&case.inputs) {
+                    let Some(t) = t else { continue };
+                    // Integers are shapes, axes and indices: operators want them constant.
+                    let float = t.dtype().is_float();
+                    if (float && !(constants && given)) || (!given && !float && !t.is_empty() && t.rank() > 1) {
+                        d.input(name, t.clone());
+                        given = true;
+                    } else {
+                        d.constant(name, t.clone());
+                    }
+                }
+                if d.inputs.is_empty() {
+                    continue;
+                }
+                node.name = "n".into();
+                let outputs: Vec<String> = node.outputs.iter().filter(|o| !o.is_empty()).cloned().collect();
+                let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+                d.graph.nodes.push(node);
+                models.push(d.done(&outputs));
+            }
+        }
+    }
+    models
+}
+
+/// Runs both paths; the largest difference relative to the largest magnitude, and the kernels used.
+fn compare(m: &Model, isa: Isa, threads: usize) -> Result<(f64, BTreeSet<String>), String> {
+    let say = |e: madd_prof::error::Error| e.to_string();
+    let model = build(&m.spec, &Bindings::default()).map_err(say)?;
+    if model.graph.nodes().iter().any(|n| n.op.family().is_random()) {
+        return Ok((0.0, BTreeSet::new()));
+    }
+    assert!(model.graph.inputs().iter().all(|v| matches!(model.graph.value(*v).source, Source::Input(_))));
+    let graph = Arc::new(model.graph);
+    let mut reference = Session::new(&graph, &Options::new(Path::Reference, 1)).map_err(say)?;
+    let want = reference.run(&m.inputs);
+    let mut fast =
+        Session::new(&graph, &Options { isa, poison: true, ..Options::new(Path::Optimized, threads) }).map_err(say)?;
+    let kernels = fast.steps().iter().map(|s| s.kernel.clone()).collect();
+    // Twice: buffers are reused, and a second run must not see the first.
+    fast.run(&m.inputs).ok();
+    let got = fast.run(&m.inputs);
+    let (want, got) = match (want, got) {
+        (Ok(w), Ok(g)) => (w, g),
+        (Err(_), Err(_)) => return Ok((0.0, kernels)),
+        (w, g) => return Err(format!("reference: {:?}, optimized: {:?}", w.err(), g.err())),
+    };
+    let mut worst = 0f64;
+    for (w, g) in want.iter().zip(&got) {
+        if w.dtype() != g.dtype() || w.dims() != g.dims() {
+            return Err(format!("reference {w:?}, optimized {g:?}"));
+        }
+        if !matches!(w.dtype(), DType::F32 | DType::F64) {
+            if w.dtype() != DType::Str && w.sequence().is_err() && !w.is_absent() && w.bytes().ok() != g.bytes().ok() {
+                return Err(format!("{w:?} differs"));
+            }
+            continue;
+        }
+        let (Ok(w), Ok(g)) = (w.to_f64s(), g.to_f64s()) else { continue };
+        let largest = w.iter().filter(|v| v.is_finite()).fold(1e-3f64, |a, v| a.max(v.abs()));
+        for (a, b) in w.iter().zip(&g) {
+            let same = a == b || (a.is_nan() && b.is_nan());
+            worst = worst.max(if same { 0.0 } else { (a - b).abs() / largest });
+            if !same && !(a - b).is_finite() {
+                return Err(format!("reference {a}, optimized {b}"));
+            }
+        }
+    }
+    Ok((worst, kernels))
+}
+
+fn fused_models() -> Vec<Model> {
+    let f = sample::floats;
+    let ints = |v: &[i64]| Attr::Ints(v.to_vec());
+    let scalar = |v: f32| Tensor::scalar(v);
+    let positive = |dims: &[usize], seed| {
+        let t = f(dims, seed);
+        Tensor::from_vec(t.view::<f32>().unwrap().iter().map(|v| v.abs() + 0.5).collect(), dims).unwrap()
+    };
+    let mut all = Vec::new();
+    // Convolutions: channels around the lane counts, strides, pads, groups, maps of every awkward size.
+    let convs: &[(usize, usize, usize, usize, usize, usize, usize)] = &[
+        // ic, oc, k, stride, pad, hw, groups
+        (3, 16, 3, 2, 1, 17, 1),
+        (3, 20, 7, 2, 3, 30, 1),
+        (1, 5, 3, 1, 0, 9, 1),
+        (16, 32, 1, 1, 0, 14, 1),
+        (24, 40, 1, 1, 0, 7, 1),
+        (13, 17, 1, 2, 0, 9, 1),
+        (16, 16, 3, 1, 1, 13, 1),
+        (32, 48, 3, 2, 1, 15, 1),
+        (7, 9, 3, 1, 1, 6, 1),
+        (32, 32, 3, 1, 1, 28, 32),
+        (24, 24, 5, 2, 2, 15, 24),
+        (19, 19, 3, 2, 1, 11, 19),
+        (40, 40, 7, 1, 3, 8, 40),
+        (32, 64, 3, 1, 1, 9, 2),
+        (24, 48, 3, 1, 1, 9, 4),
+        (12, 24, 3, 1, 1, 9, 12),
+        (64, 10, 1, 1, 0, 1, 1),
+        (96, 33, 1, 1, 0, 3, 1),
+    ];
+    for (i, &(ic, oc, k, s, p, hw, g)) in convs.iter().enumerate() {
+        for (act, residual, bn) in [("", false, false), ("Relu", true, false), ("Clip", false, true), ("Silu", true, true)] {
+            let mut d = Draft::new(&format!("conv {ic}->{oc} k{k} s{s} p{p} {hw} g{g} {act} residual={residual} bn={bn}"));
+            d.input("x", f(&[2, ic, hw, hw + 1], i as u64));
+            d.constant("w", f(&[oc, ic / g, k, k], 100 + i as u64)).constant("b", f(&[oc], 7));
+            let attrs = [("pads", ints(&[p as i64; 4])), ("strides", ints(&[s as i64; 2])), ("group", Attr::Int(g as i64))];
+            d.node("Conv", if bn { &["x", "w"] } else { &["x", "w", "b"] }, &["c"], &attrs);
+            let mut at = "c";
+            if bn {
+                d.constant("g", f(&[oc], 8)).constant("m", f(&[oc], 9)).constant("v", positive(&[oc], 10));
+                d.node("BatchNormalization", &["c", "g", "b", "m", "v"], &["n"], &[]);
+                at = "n";
+            }
+            if residual {
+                let o = |i: usize| (i + 2 * p - k) / s + 1;
+                d.input("r", f(&[2, oc, o(hw), o(hw + 1)], 11));
+                d.node("Add", &["r", at], &["s"], &[]);
+                at = "s";
+            }
+            match act {
+                "Relu" => {
+                    d.node("Relu", &[at], &["y"], &[]);
+                    at = "y";
+                }
+                "Clip" => {
+                    d.constant("lo", scalar(0.0)).constant("hi", scalar(0.6));
+                    d.node("Clip", &[at, "lo", "hi"], &["y"], &[]);
+                    at = "y";
+                }
+                "Silu" => {
+                    d.node("Sigmoid", &[at], &["q"], &[]).node("Mul", &[at, "q"], &["y"], &[]);
+                    at = "y";
+                }
+                _ => {}
+            }
+            all.push(d.done(&[at]));
+        }
+    }
+    // Layouts meeting: residual from a pool, channel concat and split on and off block borders, squeeze-excite.
+    for c in [16usize, 24, 32, 21] {
+        let mut d = Draft::new(&format!("mixed layouts, {c} channels"));
+        d.input("x", f(&[1, c, 10, 12], 1));
+        d.constant("w", f(&[c, c, 3, 3], 2)).constant("w1", f(&[c, 2 * c, 1, 1], 3)).constant("half", scalar(0.5));
+        d.constant("ws", f(&[c, c, 1, 1], 4));
+        d.node("Conv", &["x", "w"], &["a"], &[("pads", ints(&[1; 4]))]);
+        d.node("MaxPool", &["a"], &["p"], &[("kernel_shape", ints(&[3, 3])), ("pads", ints(&[1; 4]))]);
+        d.node("Concat", &["a", "p"], &["ap"], &[("axis", Attr::Int(1))]);
+        d.node("Conv", &["ap", "w1"], &["e"], &[]);
+        d.node("GlobalAveragePool", &["e"], &["q"], &[]);
+        d.node("Conv", &["q", "ws"], &["qs"], &[]).node("Sigmoid", &["qs"], &["gate"], &[]);
+        d.node("Mul", &["e", "gate"], &["m"], &[]).node("Add", &["m", "a"], &["r"], &[]);
+        d.node("Mul", &["r", "half"], &["h"], &[]);
+        d.node("AveragePool", &["h"], &["v"], &[("kernel_shape", ints(&[2, 2])), ("strides", ints(&[2, 2]))]);
+        d.node("Flatten", &["v"], &["flat"], &[]);
+        all.push(d.done(&["flat", "r"]));
+    }
+    // Matrix products with everything around them.
+    for (m, k, n) in [(1usize, 64usize, 100usize), (5, 33, 47), (128, 96, 64), (13, 256, 7), (37, 300, 130)] {
+        let mut d = Draft::new(&format!("linear {m}x{k}x{n} with bias, gelu and residual"));
+        d.input("x", f(&[1, m, k], 1)).input("r", f(&[1, m, n], 4));
+        d.constant("w", f(&[k, n], 2)).constant("b", f(&[n], 3));
+        d.constant("s", scalar(std::f32::consts::SQRT_2)).constant("one", scalar(1.0)).constant("half", scalar(0.5));
+        d.node("MatMul", &["x", "w"], &["p"], &[]).node("Add", &["b", "p"], &["pb"], &[]);
+        d.node("Div", &["pb", "s"], &["d"], &[]).node("Erf", &["d"], &["e"], &[]).node("Add", &["e", "one"], &["e1"], &[]);
+        d.node("Mul", &["pb", "e1"], &["t"], &[]).node("Mul", &["t", "half"], &["y"], &[]);
+        all.push(d.done(&["y"]));
+        let mut d = Draft::new(&format!("linear {m}x{k}x{n} residual"));
+        d.input("x", f(&[m, k], 1)).input("r", f(&[m, n], 4)).constant("w", f(&[n, k], 2)).constant("b", f(&[n], 3));
+        d.node("Gemm", &["x", "w", "b"], &["p"], &[("transB", Attr::Int(1)), ("alpha", Attr::Float(0.5))]);
+        d.node("Add", &["p", "r"], &["y"], &[]);
+        all.push(d.done(&["y"]));
+        let mut d = Draft::new(&format!("attention scores {m}x{k}x{n}"));
+        d.input("q", f(&[2, 3, m, k], 1)).input("k", f(&[2, 3, n, k], 2)).input("v", f(&[2, 3, n, 20], 3));
+        d.constant("s", scalar(8.0));
+        d.node("Transpose", &["k"], &["kt"], &[("perm", ints(&[0, 1, 3, 2]))]);
+        d.node("MatMul", &["q", "kt"], &["qk"], &[]).node("Div", &["qk", "s"], &["sc"], &[]);
+        d.node("Softmax", &["sc"], &["a"], &[("axis", Attr::Int(-1))]).node("MatMul", &["a", "v"], &["y"], &[]);
+        all.push(d.done(&["y"]));
+    }
+    // RMS norm as exporters write it.
+    let mut d = Draft::new("rms norm");
+    d.input("x", f(&[2, 7, 48], 1)).constant("w", f(&[48], 2)).constant("two", scalar(2.0)).constant("e", scalar(1e-5));
+    d.constant("axes", sample::ints(&[-1])).constant("one", scalar(1.0));
+    d.node("Pow", &["x", "two"], &["p"], &[]).node("ReduceMean", &["p", "axes"], &["m"], &[]);
+    d.node("Add", &["m", "e"], &["me"], &[]).node("Sqrt", &["me"], &["r"], &[]).node("Div", &["one", "r"], &["i"], &[]);
+    d.node("Mul", &["x", "i"], &["n"], &[]).node("Mul", &["w", "n"], &["y"], &[]);
+    all.push(d.done(&["y"]));
+    all
+}
+
+fn check(models: &[Model], isas: &[Isa], reached: &mut BTreeSet<String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for m in models {
+        for &isa in isas {
+            for threads in [1, 2] {
+                match compare(m, isa, threads) {
+                    Ok((worst, kernels)) => {
+                        reached.extend(kernels);
+                        if worst > 1e-4 {
+                            wrong.push(format!("{} on {}, {threads} thread(s): error {worst:.1e}", m.name, isa.name()));
+                        }
+                    }
+                    Err(why) => wrong.push(format!("{} on {}, {threads} thread(s): {why}", m.name, isa.name())),
+                }
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_kernel_equals_the_reference_on_every_instruction_set() {
+    let isas = Isa::for_tests();
+    let mut reached = BTreeSet::new();
+    let mut wrong = check(&operator_models(), &isas, &mut reached);
+    wrong.extend(check(&fused_models(), &isas, &mut reached));
+    for entry in madd_prof::kernels::TABLE {
+        if !reached.contains(entry.name) {
+            wrong.push(format!("no case reaches the kernel '{}'", entry.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{} failures:\n{}", wrong.len(), wrong[..wrong.len().min(40)].join("\n"));
+}
