@@ -29,7 +29,7 @@ impl<const L: usize> Simd for Portable<L> {
     const MR: usize = if L == 16 { 14 } else { PORTABLE_MR };
     #[cfg(any(test, debug_assertions))]
     const ISA: Isa = if L == 16 { Isa::Wide } else { Isa::Portable };
-    #[cfg(not(test))]
+    #[cfg(not(any(test, debug_assertions)))]
     const ISA: Isa = Isa::Portable;
     type F = [f32; L];
     type I = [i32; L];
