@@ -39,7 +39,7 @@ impl<'a> Elements<'a> {
     }
     /// Number of elements.
     pub fn len(&self) -> usize {
-        if self.width == 0 { self.strings.len() } else { self.bytes.len() / self.width }
+        self.bytes.len().checked_div(self.width).unwrap_or(self.strings.len())
     }
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {

@@ -106,6 +106,8 @@ pub enum Charge {
 }
 
 impl Charge {
+    /// No arithmetic: data movement, integers, booleans, strings.
+    pub const FREE: Charge = Charge::Known(Work::NONE);
     /// `Known` from a rule that gives `None` where a size is unknown (or overflows).
     pub fn of(work: Option<Work>) -> Charge {
         work.map_or(Charge::Unknown, Charge::Known)
@@ -323,6 +325,26 @@ families! {
     Pool: pool;
     /// Softmax, LogSoftmax, Hardmax.
     Softmax: softmax;
+    /// Reshape, Flatten, Squeeze, Unsqueeze.
+    Reshape: reshape;
+    /// Transpose, DepthToSpace, SpaceToDepth.
+    Transpose: transpose;
+    /// Concat, Split.
+    Concat: concat;
+    /// Slice, Pad, CenterCropPad.
+    Slice: slice;
+    /// Expand, Tile.
+    Expand: expand;
+    /// Gather, GatherElements, GatherND.
+    Gather: gather;
+    /// Scatter, ScatterElements, ScatterND, TensorScatter.
+    Scatter: scatter;
+    /// Trilu, ReverseSequence.
+    Arrange: arrange;
+    /// Compress, NonZero, Unique, TopK.
+    Select: select;
+    /// Cast, CastLike, BitCast, Identity, Dropout.
+    Cast: cast;
 }
 
 /// The operator table, sorted by (domain, name).
