@@ -6,6 +6,7 @@ pub mod engine;
 pub mod error;
 pub mod ir;
 pub mod kernels;
+pub mod onnx;
 pub mod ops;
 pub mod simd;
 pub mod tensor;

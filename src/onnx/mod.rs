@@ -1,0 +1,9 @@
+//! ONNX files: read into a [`crate::ops::spec::ModelSpec`] without copying weights, and written from one.
+
+mod inline;
+pub mod map;
+mod payload;
+pub mod proto;
+mod read;
+
+pub use read::{read, read_bytes};

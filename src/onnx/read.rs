@@ -1,0 +1,317 @@
+//! Reads an ONNX file into a [`ModelSpec`]: weights stay in the memory map, functions are inlined, nothing is trusted.
+
+use super::inline::{self, Function, Key};
+use super::map;
+use super::payload::{External, sparse, tensor};
+use super::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorShapeProto, TensorType, TypeProto, ValueInfoProto, attribute_type, text,
+};
+use crate::error::{Error, Result};
+use crate::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
+use crate::tensor::{Container, DType};
+use bytes::Bytes;
+use prost::Message;
+use prost::encoding::varint::decode_varint;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Reads the model in a file. Its weights are not read, only mapped.
+///
+/// # Errors
+/// If the file cannot be mapped, is not an ONNX model, is damaged, or refers to data that is not there.
+pub fn read(path: &Path) -> Result<ModelSpec> {
+    map::map(path).and_then(|bytes| model(bytes, &External::beside(path))).map_err(|e| e.in_file(path))
+}
+
+/// Reads a model in memory; `base_dir` is where its external data is, if it may have any.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_bytes(bytes: Bytes, base_dir: Option<&Path>) -> Result<ModelSpec> {
+    model(bytes, &base_dir.map(External::within).unwrap_or_default())
+}
+
+fn model(bytes: Bytes, external: &External) -> Result<ModelSpec> {
+    let proto = decode(&bytes)?;
+    let opsets = opsets(&proto.opset_import);
+    let mut functions = HashMap::new();
+    for f in proto.functions {
+        let (key, function) = function(f, &opsets, external)?;
+        functions.insert(key, function);
+    }
+    let cx = Cx { opsets: &opsets, fallback: &[], external, in_function: false };
+    let mut graph = proto.graph.map(|g| cx.graph(g)).transpose()?.unwrap_or_default();
+    if graph.nodes.is_empty() && graph.outputs.is_empty() {
+        return Err(unreadable(&bytes, Error::input("is not an ONNX model: it has no nodes and no outputs")));
+    }
+    graph.nodes.shrink_to_fit();
+    let mut notes = Vec::new();
+    if !proto.training_info.is_empty() {
+        notes.push("the training graphs in the file are ignored".to_string());
+    }
+    let mut model = ModelSpec {
+        graph,
+        opsets,
+        ir_version: proto.ir_version.unwrap_or(0),
+        producer: (text(&proto.producer_name), text(&proto.producer_version)),
+        metadata: pairs(&proto.metadata_props),
+        notes,
+    };
+    inline::inline(&mut model, &functions)?;
+    Ok(model)
+}
+
+fn decode(bytes: &Bytes) -> Result<ModelProto> {
+    if bytes.is_empty() {
+        return Err(Error::input("is empty").hint("the download or export did not finish"));
+    }
+    let mut rest = bytes.clone();
+    let model = ModelProto::decode(&mut rest).map_err(|e| {
+        let at = bytes.len() - rest.len();
+        if let Some(error) = cut_off(bytes) {
+            return unreadable(bytes, error);
+        }
+        let what = e.to_string();
+        let what = what.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&what);
+        let error = Error::input(format!("is not a valid ONNX model, or is damaged: near byte {at}: {what}"));
+        if what.contains("recursion limit") {
+            return Error::unsupported("its subgraphs nest too deeply")
+                .hint("models nested beyond 30 levels are refused");
+        }
+        unreadable(bytes, error)
+    })?;
+    match model.graph {
+        Some(_) => Ok(model),
+        None => Err(unreadable(bytes, Error::input("is not an ONNX model: it has no graph"))),
+    }
+}
+
+/// Says what the file is instead, if that shows.
+fn unreadable(bytes: &[u8], otherwise: Error) -> Error {
+    match map::not_onnx(bytes) {
+        Some((what, hint)) => Error::input(format!("is not an ONNX model but {what}")).hint(hint),
+        None => otherwise.hint("fetch or export the file again, and check it with onnx.checker.check_model"),
+    }
+}
+
+/// The error for a file that ends inside one of the model's own fields, as an unfinished download does.
+fn cut_off(bytes: &[u8]) -> Option<Error> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let key = decode_varint(&mut rest).ok()?;
+        let skip = match key & 7 {
+            0 => {
+                decode_varint(&mut rest).ok()?;
+                0
+            }
+            1 => 8,
+            2 => usize::try_from(decode_varint(&mut rest).ok()?).ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        if skip > rest.len() {
+            let field = match key >> 3 {
+                7 => "graph",
+                8 => "opset imports",
+                14 => "metadata",
+                20 => "training graphs",
+                25 => "functions",
+                2..=6 => "header",
+                _ => return None,
+            };
+            let missing = skip - rest.len();
+            let message = format!("is cut off: its {field} should go on for {missing} more bytes after the file's end");
+            return (missing < 1 << 40)
+                .then(|| Error::input(message).hint("the download or export did not finish; fetch the file again"));
+        }
+        rest = &rest[skip..];
+    }
+    None
+}
+
+/// What a graph is read in.
+struct Cx<'a> {
+    opsets: &'a [(String, i64)],
+    /// The model's operator sets, for domains that a function forgets to import.
+    fallback: &'a [(String, i64)],
+    external: &'a External,
+    in_function: bool,
+}
+
+impl Cx<'_> {
+    fn graph(&self, g: GraphProto) -> Result<GraphSpec> {
+        let mut initializers = Vec::with_capacity(g.initializer.len());
+        for t in g.initializer {
+            initializers.push((text(&t.0.name), tensor(t, self.external)?));
+        }
+        for s in g.sparse_initializer {
+            initializers.push(sparse(s, self.external)?);
+        }
+        let values = |v: Vec<ValueInfoProto>| v.iter().map(value).collect();
+        Ok(GraphSpec {
+            name: text(&g.name),
+            nodes: self.nodes(g.node)?,
+            inputs: values(g.input),
+            outputs: values(g.output),
+            initializers,
+            value_info: values(g.value_info),
+        })
+    }
+
+    fn nodes(&self, nodes: Vec<NodeProto>) -> Result<Vec<NodeSpec>> {
+        nodes.into_iter().enumerate().map(|(i, n)| self.node(i, n)).collect()
+    }
+
+    fn node(&self, index: usize, n: NodeProto) -> Result<NodeSpec> {
+        let op_type = text(&n.op_type);
+        let name = if n.name.is_empty() { format!("{op_type}_{index}") } else { text(&n.name) };
+        let domain = domain(&n.domain);
+        let mut attrs = BTreeMap::new();
+        for a in n.attribute {
+            let at = text(&a.name);
+            let attr = self.attr(a).map_err(|e| e.at_attribute(&at).at_node(&name, &op_type))?;
+            attrs.insert(at, attr);
+        }
+        // A constant given sparsely is a constant all the same.
+        if op_type == "Constant"
+            && let Some(Attr::Tensor(t)) = attrs.remove("sparse_value")
+        {
+            attrs.insert("value".into(), Attr::Tensor(t));
+        }
+        let opset = self.opsets.iter().chain(self.fallback).find(|(d, _)| *d == domain).map_or(0, |o| o.1);
+        Ok(NodeSpec {
+            inputs: n.input.iter().map(text).collect(),
+            outputs: n.output.iter().map(text).collect(),
+            metadata: pairs(&n.metadata_props),
+            overload: text(&n.overload),
+            name,
+            op_type,
+            domain,
+            attrs,
+            opset,
+        })
+    }
+
+    fn attr(&self, a: AttributeProto) -> Result<Attr> {
+        use attribute_type as kind;
+        if !a.ref_attr_name.is_empty() {
+            return if self.in_function {
+                Ok(Attr::Ref(text(&a.ref_attr_name)))
+            } else {
+                Err(Error::input("refers to a function's attribute, outside of any function"))
+            };
+        }
+        let missing = |what: &str| Error::input(format!("says it is a {what} but holds none"));
+        Ok(match a.r#type.filter(|&t| t != 0).unwrap_or_else(|| implied_type(&a)) {
+            kind::FLOAT => Attr::Float(a.f.unwrap_or(0.0)),
+            kind::INT => Attr::Int(a.i.unwrap_or(0)),
+            kind::STRING => Attr::Str(a.s.as_ref().map(text).unwrap_or_default()),
+            kind::TENSOR => Attr::Tensor(tensor(*a.t.ok_or_else(|| missing("tensor"))?, self.external)?),
+            kind::GRAPH => Attr::Graph(Arc::new(self.graph(*a.g.ok_or_else(|| missing("graph"))?)?)),
+            kind::FLOATS => Attr::Floats(a.floats),
+            kind::INTS => Attr::Ints(a.ints),
+            kind::STRINGS => Attr::Strs(a.strings.iter().map(text).collect()),
+            kind::TENSORS => {
+                Attr::Tensors(a.tensors.into_iter().map(|t| tensor(t, self.external)).collect::<Result<_>>()?)
+            }
+            kind::SPARSE_TENSOR => {
+                Attr::Tensor(sparse(*a.sparse_tensor.ok_or_else(|| missing("sparse tensor"))?, self.external)?.1)
+            }
+            kind::GRAPHS => Attr::Other("graphs"),
+            kind::SPARSE_TENSORS => Attr::Other("sparse tensors"),
+            kind::TYPE_PROTO => Attr::Other("type"),
+            kind::TYPE_PROTOS => Attr::Other("types"),
+            code => return Err(Error::input(format!("has the unknown type code {code}"))),
+        })
+    }
+}
+
+/// The type of an attribute that does not say: files before IR version 2, and careless writers.
+fn implied_type(a: &AttributeProto) -> i32 {
+    use attribute_type as kind;
+    let candidates = [
+        (a.f.is_some(), kind::FLOAT),
+        (a.i.is_some(), kind::INT),
+        (a.s.is_some(), kind::STRING),
+        (a.t.is_some(), kind::TENSOR),
+        (a.g.is_some(), kind::GRAPH),
+        (!a.floats.is_empty(), kind::FLOATS),
+        (!a.strings.is_empty(), kind::STRINGS),
+        (!a.tensors.is_empty(), kind::TENSORS),
+        (!a.graphs.is_empty(), kind::GRAPHS),
+        (a.sparse_tensor.is_some(), kind::SPARSE_TENSOR),
+        (!a.sparse_tensors.is_empty(), kind::SPARSE_TENSORS),
+        (a.tp.is_some(), kind::TYPE_PROTO),
+        (!a.type_protos.is_empty(), kind::TYPE_PROTOS),
+    ];
+    // With nothing set, an empty list of integers is the commonest meaning (`axes=[]`).
+    candidates.iter().find(|c| c.0).map_or(kind::INTS, |c| c.1)
+}
+
+fn function(f: FunctionProto, model_opsets: &[(String, i64)], external: &External) -> Result<(Key, Function)> {
+    let own = opsets(&f.opset_import);
+    let cx = Cx { opsets: &own, fallback: model_opsets, external, in_function: true };
+    let key = (domain(&f.domain), text(&f.name), text(&f.overload));
+    let mut defaults = BTreeMap::new();
+    for a in f.attribute_proto {
+        let name = text(&a.name);
+        if a.ref_attr_name.is_empty() {
+            let attr = cx.attr(a).map_err(|e| e.at_attribute(&name).at_node(&key.1, "function"))?;
+            defaults.insert(name, attr);
+        }
+    }
+    let names = |v: &[Bytes]| v.iter().map(text).collect();
+    let function = Function { inputs: names(&f.input), outputs: names(&f.output), defaults, nodes: cx.nodes(f.node)? };
+    Ok((key, function))
+}
+
+fn domain(name: &Bytes) -> String {
+    if &name[..] == b"ai.onnx" { String::new() } else { text(name) }
+}
+
+fn opsets(imports: &[OperatorSetIdProto]) -> Vec<(String, i64)> {
+    imports.iter().map(|o| (domain(&o.domain), o.version.unwrap_or(0))).collect()
+}
+
+fn pairs(entries: &[StringStringEntryProto]) -> Vec<(String, String)> {
+    entries.iter().map(|e| (text(&e.key), text(&e.value))).collect()
+}
+
+fn value(v: &ValueInfoProto) -> ValueSpec {
+    let mut spec = ValueSpec { name: text(&v.name), ..ValueSpec::default() };
+    let mut described = v.r#type.as_ref();
+    while let Some(t) = described {
+        let (container, element) = match t {
+            TypeProto { sequence_type: Some(s), .. } => (Container::Sequence, s.elem_type.as_deref()),
+            TypeProto { optional_type: Some(o), .. } => (Container::Optional, o.elem_type.as_deref()),
+            _ => {
+                if let Some(tensor) = t.tensor_type.as_ref().or(t.sparse_tensor_type.as_ref()) {
+                    describe(tensor, &mut spec);
+                }
+                break;
+            }
+        };
+        // The outermost container is what the value is; an optional sequence's elements are described below it.
+        if spec.container == Container::Tensor {
+            spec.container = container;
+        }
+        described = element;
+    }
+    spec
+}
+
+fn describe(t: &TensorType, spec: &mut ValueSpec) {
+    spec.dtype = t.elem_type.and_then(DType::from_onnx);
+    spec.shape = t.shape.as_ref().map(dims);
+}
+
+fn dims(shape: &TensorShapeProto) -> Vec<DimSpec> {
+    let dim = |d: &super::proto::Dimension| match (&d.dim_value, &d.dim_param) {
+        (Some(size), _) if *size > 0 => usize::try_from(*size).map_or(DimSpec::Free, DimSpec::Size),
+        (None, Some(name)) if !name.is_empty() && &name[..] != b"?" => DimSpec::Named(text(name)),
+        _ => DimSpec::Free,
+    };
+    shape.dim.iter().map(dim).collect()
+}
