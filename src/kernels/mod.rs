@@ -6,6 +6,8 @@ pub mod buffer;
 pub mod conv;
 pub mod conv_blocked;
 pub mod epilogue;
+pub mod gemm;
+pub mod gemv;
 pub mod join;
 pub mod reorder_step;
 pub mod resize2d;

@@ -1,0 +1,442 @@
+//! Matrix product `C[m][n] = act(alpha · A[m][k] · B[k][n] + bias + residual)`, batched, any strides of A and B.
+//!
+//! Ladder: dot products → columns as vectors, B packed in panels `[panel][k][NR]` → register tile of MR rows × NR
+//! columns ([`crate::simd::panel`], a product being a pointwise convolution over rows) → A packed once per thread as
+//! `[k block][m][lanes]`, which for rows contiguous in k is copying → blocks of `KC` so that a panel of B stays in
+//! the first-level cache and a block of A in the second → dynamic tasks of rows × panels.
+//!
+//! Constant B is packed once ([`PackedB`]); otherwise each task packs the columns it needs.
+
+use super::buffer::Aligned;
+use super::epilogue::Act;
+use crate::engine::pool::{Grid, Pool, Scratch};
+use crate::simd::Isa;
+use crate::simd::panel::{Panel, PanelDst, PanelSrc, panel};
+
+/// Values of k per pass.
+const KC: usize = 256;
+/// Bytes of A that a pass reuses.
+const A_BYTES: usize = 160 << 10;
+/// Multiply-adds below which a task is not split further.
+const MIN_TASK_MADDS: usize = 200_000;
+/// Tasks per thread to aim at.
+const TASKS_PER_THREAD: usize = 8;
+
+/// A strided matrix: element `(r, c)` of batch `i` is `data[i·batch + r·row + c·col]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a> {
+    /// The values.
+    pub data: &'a [f32],
+    /// Distance between batches, 0 to use one matrix for all.
+    pub batch: usize,
+    /// Distance between rows.
+    pub row: usize,
+    /// Distance between columns.
+    pub col: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// `[batch][rows][cols]`, contiguous.
+    pub fn rows(data: &'a [f32], rows: usize, cols: usize) -> Mat<'a> {
+        Mat { data, batch: rows * cols, row: cols, col: 1 }
+    }
+    /// The transpose of `[batch][cols][rows]`: the view still has `rows` rows and `cols` columns.
+    pub fn transposed(data: &'a [f32], rows: usize, cols: usize) -> Mat<'a> {
+        Mat { data, batch: rows * cols, row: 1, col: rows }
+    }
+    /// The same matrix for every batch.
+    pub fn shared(self) -> Mat<'a> {
+        Mat { batch: 0, ..self }
+    }
+    fn check(&self, batch: usize, rows: usize, cols: usize, what: &str) {
+        if batch * rows * cols > 0 {
+            let last = [(batch - 1, self.batch), (rows - 1, self.row), (cols - 1, self.col)];
+            let last = last.iter().try_fold(0usize, |at, &(n, s)| n.checked_mul(s).and_then(|d| at.checked_add(d)));
+            assert!(last.is_some_and(|i| i < self.data.len()), "{what}: matrix {rows}x{cols} outside its data");
+        }
+    }
+}
+
+/// Constant start value of the result.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Bias<'a> {
+    /// 0
+    #[default]
+    None,
+    /// One value per column, `[n]`.
+    Col(&'a [f32]),
+    /// One value per row, `[m]`.
+    Row(&'a [f32]),
+}
+
+/// What happens to a product besides the sum.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish<'a> {
+    /// Factor on A·B.
+    pub alpha: f32,
+    /// Added constant.
+    pub bias: Bias<'a>,
+    /// Added tensor of the destination's shape.
+    pub residual: Option<&'a [f32]>,
+    /// Applied last.
+    pub act: Act,
+}
+
+impl Default for Finish<'_> {
+    fn default() -> Self {
+        Finish { alpha: 1.0, bias: Bias::None, residual: None, act: Act::None }
+    }
+}
+
+/// A constant right-hand matrix, packed in panels for one ISA.
+#[derive(Clone, Debug)]
+pub struct PackedB {
+    isa: Isa,
+    k: usize,
+    n: usize,
+    data: Aligned,
+}
+
+impl PackedB {
+    /// Pack `b` (`k` rows, `n` columns; the batch stride is not used).
+    pub fn new(isa: Isa, k: usize, n: usize, b: Mat<'_>) -> PackedB {
+        b.check(1, k, n, "B");
+        let mut data = Aligned::zeros(k * n.next_multiple_of(isa.lanes()));
+        pack_b(isa, b, 0, k, 0, n, &mut data);
+        PackedB { isa, k, n, data }
+    }
+    /// Rows.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+    /// Columns.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+    /// Bytes of the packed copy.
+    pub fn packed_bytes(&self) -> usize {
+        4 * self.data.len()
+    }
+}
+
+/// Columns `n0..n0 + nn` as panels `[panel][k][NR]`; the last panel has one or two vectors, padded with zeros.
+fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn: usize, to: &mut [f32]) {
+    let (l, nr) = (isa.lanes(), isa.nr());
+    let base = &b.data[batch * b.batch..];
+    let mut at = 0;
+    let mut col = 0;
+    while col < nn {
+        let width = (nn - col).min(nr);
+        let padded = width.next_multiple_of(l);
+        let panel = &mut to[at..at + k * padded];
+        let from = (n0 + col) * b.col;
+        if b.col == 1 {
+            for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
+                row[..width].copy_from_slice(&base[r * b.row + from..][..width]);
+                row[width..].fill(0.0);
+            }
+        } else {
+            // Blocks of rows, so that the lines written stay in the first-level cache over the columns.
+            for (block, rows) in panel.chunks_mut(64 * padded).enumerate() {
+                let count = rows.len() / padded;
+                for c in 0..padded {
+                    if c >= width {
+                        rows[c..].iter_mut().step_by(padded).for_each(|x| *x = 0.0);
+                    } else {
+                        let src = &base[from + c * b.col + block * 64 * b.row..];
+                        let src = src[..(count - 1) * b.row + 1].iter().step_by(b.row.max(1));
+                        rows[c..].iter_mut().step_by(padded).zip(src).for_each(|(d, s)| *d = *s);
+                    }
+                }
+            }
+        }
+        at += k * padded;
+        col += width;
+    }
+}
+
+/// Rows `m0..m0 + mm` as `[k block][m][lanes]`; lanes past `k` are left alone, nobody reads them.
+fn pack_a(isa: Isa, a: Mat<'_>, batch: usize, k: usize, m0: usize, mm: usize, alpha: f32, to: &mut [f32]) {
+    let l = isa.lanes();
+    let base = &a.data[batch * a.batch..];
+    for (kb, block) in to.chunks_exact_mut(mm * l).enumerate() {
+        let width = l.min(k - kb * l);
+        if a.col == 1 {
+            for (m, row) in block.chunks_exact_mut(l).enumerate() {
+                let src = &base[(m0 + m) * a.row + kb * l..][..width];
+                if width == l && l == 8 {
+                    row[..8].copy_from_slice(&src[..8]);
+                } else if width == l && l == 16 {
+                    row[..16].copy_from_slice(&src[..16]);
+                } else {
+                    row[..width].copy_from_slice(src);
+                }
+            }
+        } else {
+            for c in 0..width {
+                let src = base[(kb * l + c) * a.col + m0 * a.row..].iter().step_by(a.row.max(1));
+                block[c..].iter_mut().step_by(l).zip(src).for_each(|(d, s)| *d = *s);
+            }
+        }
+    }
+    if alpha != 1.0 {
+        to.iter_mut().for_each(|x| *x *= alpha);
+    }
+}
+
+/// Right-hand side of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Rhs<'a> {
+    /// Packed beforehand, the same for every batch.
+    Packed(&'a PackedB),
+    /// Packed on the fly.
+    Mat(Mat<'a>),
+}
+
+/// Extents of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemmShape {
+    /// Independent products.
+    pub batch: usize,
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of A, rows of B.
+    pub k: usize,
+    /// Columns of B and C.
+    pub n: usize,
+}
+
+/// `dst[batch][m][n] = act(alpha · a · b + bias + residual)`.
+///
+/// Panics on extents that do not fit, or a packed B of another shape or ISA.
+pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin: Finish<'_>, dst: &mut [f32]) {
+    let GemmShape { batch, m, k, n } = shape;
+    let (l, mr, nr) = (isa.lanes(), isa.mr(), isa.nr());
+    let size = [batch, m, n].iter().try_fold(1usize, |p, &d| p.checked_mul(d));
+    assert_eq!(size, Some(dst.len()), "{shape:?}: destination");
+    a.check(batch, m, k, "A");
+    match b {
+        Rhs::Packed(p) => assert!(p.isa == isa && p.k == k && p.n == n, "{shape:?}: packed for {}x{}", p.k, p.n),
+        Rhs::Mat(b) => b.check(batch, k, n, "B"),
+    }
+    let residual_fits = fin.residual.is_none_or(|r| r.len() == dst.len());
+    assert!(residual_fits, "{shape:?}: residual");
+    match fin.bias {
+        Bias::Col(c) => assert_eq!(c.len(), n, "{shape:?}: bias per column"),
+        Bias::Row(r) => assert_eq!(r.len(), m, "{shape:?}: bias per row"),
+        Bias::None => {}
+    }
+    if dst.is_empty() {
+        return;
+    }
+    let (clamp, after) = fin.act.split();
+    if k == 0 {
+        return no_products(shape, fin, dst, isa);
+    }
+    let kcb = KC / l; // k blocks per pass
+    let kb_all = k.div_ceil(l);
+    // Rows per task: a pass over them reuses one block of A from the second-level cache.
+    let fit = (A_BYTES / (4 * KC.min(kb_all * l))).max(4 * mr);
+    let mut m_parts = m.div_ceil(fit);
+    let madds = batch * m * k * n;
+    let most = if pool.threads() == 1 { 1 } else { TASKS_PER_THREAD * pool.threads() };
+    let want = (madds / MIN_TASK_MADDS).clamp(1, most).div_ceil(batch);
+    let mut n_parts = want.div_ceil(m_parts).min(n.div_ceil(2 * nr)).max(1);
+    if want > m_parts * n_parts {
+        m_parts = want.div_ceil(n_parts).min(m.div_ceil(2 * mr)).max(m_parts);
+    }
+    // A block of B packed by a task must stay close too.
+    if let Rhs::Mat(_) = b {
+        n_parts = n_parts.max((n * k * 4).div_ceil(1 << 20).min(n.div_ceil(2 * nr)));
+    }
+    let b_tile = m.div_ceil(m_parts).next_multiple_of(mr).min(m);
+    let len_tile = n.div_ceil(n_parts).next_multiple_of(nr).min(n.next_multiple_of(nr));
+    let grid = Grid { outer: batch, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile };
+    let ticket = pool.ticket();
+    pool.for_tiles(dst, grid, |mut tile, id| {
+        pool.scratch(id, |scratch| {
+            let Scratch { a: sa, b: sb, tag_a, tag_b } = scratch;
+            let (mm, nn) = (tile.b_len(), tile.seg_len());
+            let lhs = Scratch::grow(sa, kb_all * mm * l);
+            let tag = (ticket, tile.outer * m + tile.b0);
+            if *tag_a != tag {
+                *tag_a = (0, 0);
+                pack_a(isa, a, tile.outer, k, tile.b0, mm, fin.alpha, lhs);
+                *tag_a = tag;
+            }
+            let (rhs, first) = match b {
+                // Panels before this task's columns are all full.
+                Rhs::Packed(p) => (&*p.data, tile.c0 * k),
+                Rhs::Mat(b) => {
+                    let to = Scratch::grow(sb, k * nn.next_multiple_of(l));
+                    let tag = (ticket, tile.outer * n + tile.c0);
+                    if *tag_b != tag {
+                        *tag_b = (0, 0);
+                        pack_b(isa, b, tile.outer, k, tile.c0, nn, to);
+                        *tag_b = tag;
+                    }
+                    (&*to, 0)
+                }
+            };
+            if let Bias::Row(r) = fin.bias {
+                for i in 0..mm {
+                    let start = r[tile.b0 + i];
+                    tile.seg(0, i).fill(start);
+                }
+            }
+            let mut kb = 0;
+            while kb < kb_all {
+                let here = kcb.min(kb_all - kb);
+                let last = kb + here == kb_all;
+                let mut col = 0;
+                let mut at = first;
+                while col < nn {
+                    let nb = (nn - col).div_ceil(l).min(2);
+                    let mut padded = [0.0f32; 32];
+                    let bias = match fin.bias {
+                        Bias::Col(c) => {
+                            let c = &c[tile.c0 + col..];
+                            let width = c.len().min(nb * l);
+                            padded[..width].copy_from_slice(&c[..width]);
+                            Some(&padded[..nb * l])
+                        }
+                        _ => None,
+                    };
+                    let job = Panel {
+                        from: PanelSrc {
+                            src: lhs,
+                            base: kb * mm * l,
+                            row_stride: 0,
+                            kb_stride: mm * l,
+                            kb: here,
+                            c_last: if last { k - (kb_all - 1) * l } else { l },
+                            taps: &[0],
+                            plain: false,
+                        },
+                        wei: &rhs[at + kb * l * nb * l..],
+                        nb,
+                        bias,
+                        accumulate: kb > 0 || matches!(fin.bias, Bias::Row(_)),
+                        residual: fin.residual.filter(|_| last),
+                        clamp: if last { clamp } else { (f32::NEG_INFINITY, f32::INFINITY) },
+                    };
+                    panel(isa, &job, PanelDst::Columns { col }, &mut tile);
+                    at += k * nb * l;
+                    col += nb * l;
+                }
+                kb += here;
+            }
+            if let Some(act) = after {
+                act.apply_tile(isa, &mut tile, 0..1);
+            }
+        });
+    });
+}
+
+/// k = 0: only what is added.
+fn no_products(shape: GemmShape, fin: Finish<'_>, dst: &mut [f32], isa: Isa) {
+    for (i, row) in dst.chunks_exact_mut(shape.n).enumerate() {
+        match fin.bias {
+            Bias::None => row.fill(0.0),
+            Bias::Col(c) => row.copy_from_slice(c),
+            Bias::Row(r) => row.fill(r[i % shape.m]),
+        }
+    }
+    if let Some(r) = fin.residual {
+        dst.iter_mut().zip(r).for_each(|(d, r)| *d += r);
+    }
+    fin.act.apply(isa, dst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::testing::{close, guarded, isas, values};
+
+    fn naive(s: GemmShape, a: Mat<'_>, b: Mat<'_>, fin: Finish<'_>) -> Vec<f32> {
+        let mut out = Vec::new();
+        for i in 0..s.batch {
+            for r in 0..s.m {
+                for c in 0..s.n {
+                    let mut sum = 0.0f64;
+                    for k in 0..s.k {
+                        let (x, y) = (i * a.batch + r * a.row + k * a.col, i * b.batch + k * b.row + c * b.col);
+                        sum += a.data[x] as f64 * b.data[y] as f64;
+                    }
+                    let start = match fin.bias {
+                        Bias::None => 0.0,
+                        Bias::Col(b) => b[c],
+                        Bias::Row(b) => b[r],
+                    };
+                    let add = fin.residual.map_or(0.0, |x| x[out.len()]);
+                    out.push((sum * fin.alpha as f64) as f32 + start + add);
+                }
+            }
+        }
+        fin.act.apply(Isa::Portable, &mut out);
+        out
+    }
+
+    fn check(s: GemmShape, ta: bool, tb: bool, packed: bool, fin: Finish<'_>) {
+        let scale = 1.0 / (s.k.max(1) as f32).sqrt();
+        let av: Vec<f32> = values(s.batch * s.m * s.k, 7).iter().map(|x| x * scale).collect();
+        let bv = values(s.batch * s.k * s.n, 8);
+        let a = if ta { Mat::transposed(&av, s.m, s.k) } else { Mat::rows(&av, s.m, s.k) };
+        let b = if tb { Mat::transposed(&bv, s.k, s.n) } else { Mat::rows(&bv, s.k, s.n) };
+        let b = if packed { b.shared() } else { b };
+        let want = naive(s, a, b, fin);
+        for isa in isas() {
+            let held = packed.then(|| PackedB::new(isa, s.k, s.n, b));
+            for threads in [1, 3] {
+                let pool = Pool::new(threads);
+                let rhs = held.as_ref().map_or(Rhs::Mat(b), Rhs::Packed);
+                let got = guarded(want.len(), |d| gemm(&pool, isa, s, a, rhs, fin, d));
+                close(&got, &want, 2e-5, &format!("{isa} {threads} {s:?} ta {ta} tb {tb} packed {packed} {fin:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_around_the_tile() {
+        for m in [1, 5, 6, 7, 13, 14, 15, 31] {
+            for n in [1, 7, 8, 9, 15, 16, 17, 31, 33, 70] {
+                for k in [1, 8, 13] {
+                    let s = GemmShape { batch: 1, m, k, n };
+                    check(s, false, false, (m + n + k) % 2 == 0, Finish::default());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn transposes_batches_and_long_sums() {
+        for (batch, m, k, n) in [(3, 20, 64, 20), (1, 9, 520, 37), (2, 40, 257, 70), (1, 130, 300, 200)] {
+            for flags in 0..8 {
+                let s = GemmShape { batch, m, k, n };
+                check(s, flags & 1 > 0, flags & 2 > 0, flags & 4 > 0, Finish::default());
+            }
+        }
+    }
+
+    #[test]
+    fn bias_residual_activation() {
+        for (m, k, n) in [(7, 20, 33), (20, 300, 50), (3, 0, 5)] {
+            let (row, col, res) = (values(m, 1), values(n, 2), values(2 * m * n, 3));
+            for bias in [Bias::None, Bias::Col(&col), Bias::Row(&row)] {
+                for residual in [None, Some(&res[..])] {
+                    for act in [Act::None, Act::Relu, Act::Gelu] {
+                        let s = GemmShape { batch: 2, m, k, n };
+                        check(s, false, true, true, Finish { alpha: 0.5, bias, residual, act });
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn empty_products() {
+        for (m, n) in [(0, 3), (3, 0)] {
+            check(GemmShape { batch: 1, m, k: 4, n }, false, false, false, Finish::default());
+        }
+    }
+}
