@@ -238,10 +238,16 @@ impl Pool {
     }
 
     /// Cut `dst` into parts of `chunk_len` (the last may be shorter) and call `f(index, part, thread id)` for each.
-    pub fn for_chunks(&self, dst: &mut [f32], chunk_len: usize, f: impl Fn(usize, &mut [f32], usize) + Sync) {
+    pub fn for_chunks<T: Send>(&self, dst: &mut [T], chunk_len: usize, f: impl Fn(usize, &mut [T], usize) + Sync) {
         let (len, chunk_len) = (dst.len(), chunk_len.max(1));
-        let grid = Grid { outer: 1, a: 1, b: 1, len, a_tile: 1, b_tile: 1, len_tile: chunk_len };
-        self.for_tiles(dst, grid, |mut tile, id| f(tile.c0 / chunk_len, tile.seg(0, 0), id));
+        let base = Base(dst.as_mut_ptr());
+        self.run(len.div_ceil(chunk_len), |chunk, id| {
+            let at = chunk * chunk_len;
+            // SAFETY: chunk numbers are handed out once each and address disjoint parts inside `dst`, which is
+            // exclusively borrowed for the whole run; its elements may be sent to other threads.
+            let part = unsafe { std::slice::from_raw_parts_mut(base.get().add(at), chunk_len.min(len - at)) };
+            f(chunk, part, id);
+        });
     }
 
     /// Cut `dst`, seen as `[outer][a][b][len]`, into tiles and call `f(tile, thread id)` for each.
@@ -274,11 +280,11 @@ impl Pool {
 }
 
 /// A pointer tasks may share: what each does with it is argued where it is used.
-struct Base(*mut f32);
+struct Base<T>(*mut T);
 // SAFETY: sharing the address is harmless; every dereference says why it may.
-unsafe impl Sync for Base {}
-impl Base {
-    fn get(&self) -> *mut f32 {
+unsafe impl<T: Send> Sync for Base<T> {}
+impl<T> Base<T> {
+    fn get(&self) -> *mut T {
         self.0
     }
 }

@@ -65,13 +65,13 @@ fn tiles_are_disjoint_and_cover() {
 #[test]
 fn chunks_cover_a_slice() {
     let pool = Pool::new(4);
-    let mut dst = vec![0.0; 1003];
+    let mut dst = vec![0.0f32; 1003];
     pool.for_chunks(&mut dst, 100, |i, part, _| {
         assert_eq!(part.len(), if i == 10 { 3 } else { 100 });
         part.iter_mut().for_each(|x| *x += i as f32 + 1.0);
     });
     assert!(dst.iter().enumerate().all(|(i, &x)| x == (i / 100) as f32 + 1.0));
-    pool.for_chunks(&mut [], 10, |_, _, _| panic!("no chunk of nothing"));
+    pool.for_chunks::<u8>(&mut [], 10, |_, _, _| panic!("no chunk of nothing"));
 }
 
 #[test]
