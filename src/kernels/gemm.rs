@@ -156,6 +156,7 @@ fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn: usize, to
 }
 
 /// Rows `m0..m0 + mm` as `[k block][m][lanes]`; lanes past `k` are left alone, nobody reads them.
+#[allow(clippy::too_many_arguments)]
 fn pack_a(isa: Isa, a: Mat<'_>, batch: usize, k: usize, m0: usize, mm: usize, alpha: f32, to: &mut [f32]) {
     let l = isa.lanes();
     let base = &a.data[batch * a.batch..];

@@ -99,15 +99,8 @@ pub fn pool_plain(pool: &Pool, s: &PoolShape, reduce: Reduce, src: &[f32], dst: 
                     for &x in line.iter().step_by(s.dw).take(nc) {
                         acc = match reduce {
                             // The new value goes second: a NaN stays.
-                            Reduce::Max => {
-                                if acc > x {
-                                    acc
-                                } else if acc.is_nan() {
-                                    acc
-                                } else {
-                                    x
-                                }
-                            }
+                            Reduce::Max if acc > x || acc.is_nan() => acc,
+                            Reduce::Max => x,
                             _ => acc + x,
                         };
                     }

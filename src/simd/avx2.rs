@@ -114,7 +114,7 @@ impl Simd for Avx2 {
         unsafe { _mm256_castps_si256(a) }
     }
     #[inline(always)]
-    fn from_bits(self, a: __m256i) -> __m256 {
+    fn bits_to_float(self, a: __m256i) -> __m256 {
         // SAFETY: the token proves the features.
         unsafe { _mm256_castsi256_ps(a) }
     }

@@ -118,7 +118,7 @@ impl Simd for Avx512 {
         unsafe { _mm512_castps_si512(a) }
     }
     #[inline(always)]
-    fn from_bits(self, a: __m512i) -> __m512 {
+    fn bits_to_float(self, a: __m512i) -> __m512 {
         // SAFETY: the token proves the features.
         unsafe { _mm512_castsi512_ps(a) }
     }

@@ -18,7 +18,7 @@ fn horner<S: Simd, const N: usize>(s: S, x: S::F, c: [f32; N]) -> S::F {
 /// `2^n` for integral `n` in −126..=127.
 #[inline(always)]
 fn pow2<S: Simd>(s: S, n: S::I) -> S::F {
-    s.from_bits(s.shl_int::<23>(s.add_int(n, s.splat_int(127))))
+    s.bits_to_float(s.shl_int::<23>(s.add_int(n, s.splat_int(127))))
 }
 
 /// e^x, within 2 ULP; 0 and infinity beyond the range, denormal results rounded right.
@@ -55,7 +55,7 @@ pub fn log<S: Simd>(s: S, x: S::F) -> S::F {
     let bias = s.select(tiny, s.splat(-23.0), s.splat(0.0));
     let mask = s.splat_int(0xff80_0000_u32 as i32);
     let e = s.and_int(s.sub_int(s.to_bits(a), s.splat_int(0x3f2a_aaab)), mask);
-    let m = s.from_bits(s.sub_int(s.to_bits(a), e));
+    let m = s.bits_to_float(s.sub_int(s.to_bits(a), e));
     let i = s.fma(s.to_float(e), s.splat(1.192_092_9e-7), bias);
     let f = s.sub(m, s.splat(1.0));
     let f2 = s.mul(f, f);
@@ -145,7 +145,7 @@ pub fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 pub fn gelu_tanh<S: Simd>(s: S, x: S::F) -> S::F {
     let x3 = s.mul(s.mul(x, x), x);
-    let u = s.mul(s.fma(x3, s.splat(0.044_715), x), s.splat(0.797_884_56));
+    let u = s.mul(s.fma(x3, s.splat(0.044_715), x), s.splat(0.797_884_6));
     let h = s.mul(x, s.splat(0.5));
     s.fma(h, tanh(s, u), h)
 }

@@ -300,7 +300,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The bits of `a`.
     fn to_bits(self, a: Self::F) -> Self::I;
     /// The f32 with the bits of `a`.
-    fn from_bits(self, a: Self::I) -> Self::F;
+    fn bits_to_float(self, a: Self::I) -> Self::F;
     /// All lanes `x`.
     fn splat_int(self, x: i32) -> Self::I;
     /// Wrapping `a + b`

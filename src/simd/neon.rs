@@ -190,7 +190,7 @@ impl Simd for Neon {
         unsafe { [vreinterpretq_s32_f32(a[0]), vreinterpretq_s32_f32(a[1])] }
     }
     #[inline(always)]
-    fn from_bits(self, a: Self::I) -> Self::F {
+    fn bits_to_float(self, a: Self::I) -> Self::F {
         // SAFETY: the token proves the features.
         unsafe { [vreinterpretq_f32_s32(a[0]), vreinterpretq_f32_s32(a[1])] }
     }

@@ -323,9 +323,9 @@ unsafe fn tile<S: Simd, const PX: usize, const NB: usize, const PLAIN: bool>(
         let l = S::LANES;
         let mut acc = [[s.splat(0.0); NB]; PX];
         if raw.accumulate {
-            for i in 0..PX {
-                for j in 0..NB {
-                    acc[i][j] = s.load_ptr(dst.add(i * raw.dst_px + j * raw.dst_blk));
+            for (i, row) in acc.iter_mut().enumerate() {
+                for (j, a) in row.iter_mut().enumerate() {
+                    *a = s.load_ptr(dst.add(i * raw.dst_px + j * raw.dst_blk));
                 }
             }
         } else {
@@ -367,10 +367,9 @@ unsafe fn tile<S: Simd, const PX: usize, const NB: usize, const PLAIN: bool>(
             }
         }
         let (lo, hi) = (s.splat(raw.lo), s.splat(raw.hi));
-        for i in 0..PX {
-            for j in 0..NB {
+        for (i, row) in acc.into_iter().enumerate() {
+            for (j, mut v) in row.into_iter().enumerate() {
                 let at = i * raw.dst_px + j * raw.dst_blk;
-                let mut v = acc[i][j];
                 if !res.is_null() {
                     v = s.add(v, s.load_ptr(res.add(at)));
                 }

@@ -165,7 +165,7 @@ impl<const L: usize> Simd for Portable<L> {
         std::array::from_fn(|i| a[i].to_bits() as i32)
     }
     #[inline(always)]
-    fn from_bits(self, a: [i32; L]) -> [f32; L] {
+    fn bits_to_float(self, a: [i32; L]) -> [f32; L] {
         std::array::from_fn(|i| f32::from_bits(a[i] as u32))
     }
     #[inline(always)]

@@ -62,7 +62,7 @@ impl SimdOp for Ops {
         same("shl", s.to_float(s.shl_int::<3>(int)), &|i| zs[i] * 8.0);
         same("shr", s.to_float(s.shr_int::<1>(int)), &|i| (zs[i] / 2.0).floor());
         same("and", s.to_float(s.and_int(int, s.splat_int(6))), &|i| (zs[i] as i32 & 6) as f32);
-        same("bits", s.from_bits(s.to_bits(x)), &|i| xs[i]);
+        same("bits", s.bits_to_float(s.to_bits(x)), &|i| xs[i]);
         assert_eq!(s.reduce_add(z), zs.iter().sum::<f32>());
         assert_eq!(s.reduce_max(z), l as f32 - 4.0);
         for n in 0..=l {
