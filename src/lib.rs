@@ -10,3 +10,4 @@ pub mod onnx;
 pub mod ops;
 pub mod simd;
 pub mod tensor;
+pub mod zoo;

@@ -1,0 +1,40 @@
+//! GhostNet: half of the feature maps by convolution, the other half by a cheap depthwise operation on the first.
+
+use super::super::net::{Act, Conv, Net, Value};
+use super::super::row::{Row, rounded};
+use super::squeeze_excite;
+use crate::error::Result;
+
+/// A ghost module: 1x1 to half the channels, depthwise 3x3 on those, both side by side.
+fn ghost(net: &mut Net, x: &Value, path: &str, out: usize, act: Act) -> Result<Value> {
+    let half = out.div_ceil(2);
+    let primary = net.conv_seq(x, &format!("{path}.primary_conv"), half, Conv::of(1), act)?;
+    let cheap = net.conv_seq(&primary, &format!("{path}.cheap_operation"), half, Conv::of(3).groups(half), act)?;
+    let y = net.concat(&[&primary, &cheap], 1, path)?;
+    if y.c() == out { Ok(y) } else { net.slice(&y, 0, out, 1, path) }
+}
+
+/// Ghost to `exp`, depthwise where strided, squeeze-and-excite if asked for, ghost to `c`; the shortcut is depthwise and
+/// pointwise where the shape changes.
+pub fn bottleneck(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
+    let (k, stride, out) = (row.size("k")?, row.stride()?, row.channels("c")?);
+    let hidden = row.channels("exp")?;
+    let depthwise = |c: usize| Conv::of(k).stride(stride).groups(c);
+    let mut y = ghost(net, x, &row.at("ghost1"), hidden, Act::Relu)?;
+    if stride > 1 {
+        y = net.conv_bn_act(&y, [&row.at("conv_dw"), &row.at("bn_dw"), ""], hidden, depthwise(hidden), Act::None)?;
+    }
+    if row.flag("se")? {
+        let (squeeze, acts) = (rounded(hidden as f64 / 4.0, 4), [Act::Relu, Act::HardSigmoid]);
+        y = squeeze_excite(net, &y, &row.at("se"), ["conv_reduce", "conv_expand"], squeeze, acts)?;
+    }
+    y = ghost(net, &y, &row.at("ghost2"), out, Act::None)?;
+    let mut identity = x.clone();
+    if stride > 1 || x.c() != out {
+        let c = x.c();
+        let [a, b, d, e] = [0, 1, 2, 3].map(|i| row.at(&format!("shortcut.{i}")));
+        identity = net.conv_bn_act(&identity, [&a, &b, ""], c, depthwise(c), Act::None)?;
+        identity = net.conv_bn_act(&identity, [&d, &e, ""], out, Conv::of(1), Act::None)?;
+    }
+    net.add(&y, &identity, &row.path)
+}

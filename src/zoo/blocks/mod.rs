@@ -1,0 +1,61 @@
+//! The blocks that rows of a definition name, one function each. To add one: write the function and a line in [`BLOCKS`].
+
+mod basic;
+mod dense;
+mod fire;
+mod ghost;
+mod mobile;
+mod residual;
+
+use super::net::{Act, Conv, Net, Value};
+use super::row::Row;
+use crate::error::{Error, Result};
+
+/// What every block is: a row's worth of network appended to `net` behind `x`.
+pub type Block = fn(&mut Net, &Row, &Value) -> Result<Value>;
+
+const BLOCKS: &[(&str, Block)] = &[
+    ("avg_pool", basic::avg_pool),
+    ("basic", residual::basic),
+    ("bottleneck", residual::bottleneck),
+    ("classifier", basic::classifier),
+    ("conv", basic::conv),
+    ("dense_layer", dense::layer),
+    ("fire", fire::fire),
+    ("flatten", basic::flatten),
+    ("ghost", ghost::bottleneck),
+    ("global_pool", basic::global_pool),
+    ("inverted_residual", mobile::inverted_residual),
+    ("linear", basic::linear),
+    ("max_pool", basic::max_pool),
+    ("norm", basic::norm),
+    ("separable", mobile::separable),
+    ("transition", dense::transition),
+];
+
+/// The block of a name.
+///
+/// # Errors
+/// If there is none.
+pub fn find(name: &str) -> Result<Block> {
+    let found = BLOCKS.iter().find(|(n, _)| *n == name);
+    found.map(|(_, block)| *block).ok_or_else(|| Error::input(format!("the zoo has no block named '{name}'")))
+}
+
+/// Squeeze and excitation: each channel scaled by what a small network makes of all channels' means.
+pub fn squeeze_excite(
+    net: &mut Net,
+    x: &Value,
+    path: &str,
+    layers: [&str; 2],
+    squeeze: usize,
+    [act, gate]: [Act; 2],
+) -> Result<Value> {
+    let [reduce, expand] = layers.map(|layer| format!("{path}.{layer}"));
+    let s = net.global_pool(x, path)?;
+    let s = net.conv(&s, &reduce, squeeze, Conv::of(1).bias(true))?;
+    let s = net.act(&s, path, act)?;
+    let s = net.conv(&s, &expand, x.c(), Conv::of(1).bias(true).linear())?;
+    let s = net.act(&s, path, gate)?;
+    Ok(net.mul(x, &s, path))
+}

@@ -1,0 +1,51 @@
+//! Residual blocks: basic and bottleneck, with the variants that widen, group, or squeeze them.
+
+use super::super::net::{Act, Conv, Net, Value};
+use super::super::row::Row;
+use super::squeeze_excite;
+use crate::error::Result;
+
+/// The shortcut: a strided 1x1 convolution wherever stride or width changes.
+fn shortcut(net: &mut Net, row: &Row, x: &Value, out: usize, stride: usize) -> Result<Value> {
+    if stride == 1 && x.c() == out {
+        return Ok(x.clone());
+    }
+    let (conv, bn) = (row.at("downsample.0"), row.at("downsample.1"));
+    net.conv_bn_act(x, [&conv, &bn, ""], out, Conv::of(1).stride(stride), Act::None)
+}
+
+/// Two 3x3 convolutions.
+pub fn basic(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
+    let (out, stride, relu) = (row.channels("c")?, row.stride()?, row.at("relu"));
+    let y = net.conv_bn_act(x, [&row.at("conv1"), &row.at("bn1"), &relu], out, Conv::of(3).stride(stride), Act::Relu)?;
+    let y = net.conv(&y, &row.at("conv2"), out, Conv::of(3).linear())?;
+    let y = net.bn_residual(&y, &row.at("bn2"))?;
+    finish(net, row, x, y, stride)
+}
+
+/// 1x1 to the inner width, 3x3 (grouped for ResNeXt), 1x1 to four times `c`. `stride_in` says where the stride sits:
+/// `v1.5` on the 3x3, `v1` on the first 1x1.
+pub fn bottleneck(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
+    let (c, stride, relu) = (row.channels("c")?, row.stride()?, row.at("relu"));
+    let groups = row.size_or("groups", 1)?;
+    let inner = c * row.size_or("base_width", 64)? / 64 * groups;
+    let (first, second) = if row.text_or("stride_in", "v1.5")? == "v1" { (stride, 1) } else { (1, stride) };
+    let reduce = Conv::of(1).stride(first);
+    let y = net.conv_bn_act(x, [&row.at("conv1"), &row.at("bn1"), &relu], inner, reduce, Act::Relu)?;
+    let spatial = Conv::of(3).stride(second).groups(groups);
+    let y = net.conv_bn_act(&y, [&row.at("conv2"), &row.at("bn2"), &relu], inner, spatial, Act::Relu)?;
+    let y = net.conv(&y, &row.at("conv3"), 4 * c, Conv::of(1).linear())?;
+    let y = net.bn_residual(&y, &row.at("bn3"))?;
+    finish(net, row, x, y, stride)
+}
+
+/// Squeeze and excitation if asked for, the sum with the shortcut, and the last rectifier.
+fn finish(net: &mut Net, row: &Row, x: &Value, mut y: Value, stride: usize) -> Result<Value> {
+    if let Some(reduction) = row.opt_size("se")? {
+        let squeeze = (y.c() / reduction).max(1);
+        y = squeeze_excite(net, &y, &row.at("se"), ["fc1", "fc2"], squeeze, [Act::Relu, Act::Sigmoid])?;
+    }
+    let identity = shortcut(net, row, x, y.c(), stride)?;
+    let y = net.add(&y, &identity, &row.path)?;
+    net.act(&y, &row.at("relu"), Act::Relu)
+}
