@@ -160,9 +160,8 @@ pub struct Family {
 
 /// All families, or the first thing wrong with a definition.
 pub fn families() -> Result<&'static [Family]> {
-    static ALL: LazyLock<Result<Vec<Family>>> = LazyLock::new(|| {
-        FILES.iter().map(|(name, text)| family(text).map_err(|e| in_file(name, &e))).collect()
-    });
+    static ALL: LazyLock<Result<Vec<Family>>> =
+        LazyLock::new(|| FILES.iter().map(|(name, text)| family(text).map_err(|e| in_file(name, &e))).collect());
     match &*ALL {
         Ok(all) => Ok(all),
         Err(e) => Err(e.clone()),
@@ -244,6 +243,8 @@ fn model(
         None => None,
     };
     let mut knobs = base.map_or_else(|| knobs.to_vec(), |b| b.knobs.clone());
+    let without = list(m, "without")?;
+    knobs.retain(|k| !without.iter().any(|w| w.as_str() == Some(&k.name)));
     for (knob, value) in &map(m, "knobs")? {
         let known = knobs.iter_mut().find(|k| k.name == *knob).ok_or_else(|| missing(knob))?;
         let written = value.as_str().map_or_else(|| value.to_string(), Into::into);

@@ -138,8 +138,11 @@ impl Choice {
         for part in knobs.split([',', '@']).map(str::trim).filter(|p| !p.is_empty()) {
             let known = || model.knobs.iter().map(|k| k.name.as_str()).collect::<Vec<_>>().join(", ");
             let (key, value) = part.split_once('=').ok_or_else(|| {
-                Error::usage(format!("'{part}' in '{text}' is not of the form knob=value"))
-                    .hint(format!("knobs of {}: {}", model.name, known()))
+                Error::usage(format!("'{part}' in '{text}' is not of the form knob=value")).hint(format!(
+                    "knobs of {}: {}",
+                    model.name,
+                    known()
+                ))
             })?;
             let (key, value) = (key.trim(), value.trim());
             let i = model.knobs.iter().position(|k| k.name.eq_ignore_ascii_case(key)).ok_or_else(|| {
@@ -257,8 +260,11 @@ impl Choice {
             let value = resolve(v, vars)?;
             Some((k.clone(), value.as_str().map_or_else(|| value.to_string(), Into::into)))
         };
-        let settings =
-            fields.iter().filter(|(k, _)| !matches!(k.as_str(), "block" | "name" | "n" | "if")).filter_map(shown).collect();
+        let settings = fields
+            .iter()
+            .filter(|(k, _)| !matches!(k.as_str(), "block" | "name" | "n" | "if"))
+            .filter_map(shown)
+            .collect();
         let path = first.unwrap_or_default();
         Ok(Some(Stage { block: block_name, path, repeat, settings, output: x.dims.clone() }))
     }

@@ -262,7 +262,7 @@ impl Net {
     pub fn conv(&mut self, x: &Value, path: &str, out: usize, conv: Conv) -> Result<Value> {
         let &[n, c, h, w] = &x.dims[..] else { return Err(not_an_image(path, x)) };
         let Conv { kernel: [kh, kw], stride, pad: [ph, pw], groups, bias, gain } = conv;
-        if groups == 0 || c % groups != 0 || out % groups != 0 || out == 0 {
+        if groups == 0 || !c.is_multiple_of(groups) || !out.is_multiple_of(groups) || out == 0 {
             return Err(Error::usage(format!("{path}: {c} channels to {out} do not split into {groups} groups")));
         }
         let (oh, ow) = (slide(path, h, kh, stride, ph, false)?, slide(path, w, kw, stride, pw, false)?);
@@ -324,8 +324,7 @@ impl Net {
                 self.mul(x, &gate, path)
             }
             Act::Gelu => {
-                let (root2, one, half) =
-                    (self.scalar(std::f32::consts::SQRT_2)?, self.scalar(1.0)?, self.scalar(0.5)?);
+                let (root2, one, half) = (self.scalar(std::f32::consts::SQRT_2)?, self.scalar(1.0)?, self.scalar(0.5)?);
                 let y = self.node(path, "Div", &[&x.name, &root2], &[], &x.dims);
                 let y = self.node(path, "Erf", &[&y.name], &[], &x.dims);
                 let y = self.node(path, "Add", &[&y.name, &one], &[], &x.dims);
@@ -334,8 +333,12 @@ impl Net {
             }
             Act::GeluTanh => {
                 let cubic = self.scalar(0.044_715)?;
-                let (three, root, one, half) =
-                    (self.scalar(3.0)?, self.scalar((2.0 / std::f32::consts::PI).sqrt())?, self.scalar(1.0)?, self.scalar(0.5)?);
+                let (three, root, one, half) = (
+                    self.scalar(3.0)?,
+                    self.scalar((2.0 / std::f32::consts::PI).sqrt())?,
+                    self.scalar(1.0)?,
+                    self.scalar(0.5)?,
+                );
                 let y = self.node(path, "Pow", &[&x.name, &three], &[], &x.dims);
                 let y = self.node(path, "Mul", &[&y.name, &cubic], &[], &x.dims);
                 let y = self.add(x, &y, path)?;
@@ -499,7 +502,7 @@ fn slide(path: &str, size: usize, k: usize, s: usize, p: usize, ceil: bool) -> R
     })?;
     let mut out = room / s + 1;
     // A partial last window counts if it starts inside the input or its leading padding.
-    if ceil && room % s != 0 && out * s < size + p {
+    if ceil && !room.is_multiple_of(s) && out * s < size + p {
         out += 1;
     }
     Ok(out)

@@ -76,7 +76,10 @@ impl Row<'_> {
     /// Sizes.
     pub fn sizes(&self, field: &str) -> Result<Vec<usize>> {
         let list = self.get(field).and_then(Json::as_array).ok_or_else(|| self.wrong(field, "a list of sizes"))?;
-        list.iter().map(|v| v.as_u64().map(|v| v as usize)).collect::<Option<_>>().ok_or_else(|| self.wrong(field, "sizes"))
+        list.iter()
+            .map(|v| v.as_u64().map(|v| v as usize))
+            .collect::<Option<_>>()
+            .ok_or_else(|| self.wrong(field, "sizes"))
     }
     /// A number with a default.
     pub fn number_or(&self, field: &str, default: f64) -> Result<f64> {

@@ -17,7 +17,8 @@ fn shortcut(net: &mut Net, row: &Row, x: &Value, out: usize, stride: usize) -> R
 /// Two 3x3 convolutions.
 pub fn basic(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let (out, stride, relu) = (row.channels("c")?, row.stride()?, row.at("relu"));
-    let y = net.conv_bn_act(x, [&row.at("conv1"), &row.at("bn1"), &relu], out, Conv::of(3).stride(stride), Act::Relu)?;
+    let y =
+        net.conv_bn_act(x, [&row.at("conv1"), &row.at("bn1"), &relu], out, Conv::of(3).stride(stride), Act::Relu)?;
     let y = net.conv(&y, &row.at("conv2"), out, Conv::of(3).linear())?;
     let y = net.bn_residual(&y, &row.at("bn2"))?;
     finish(net, row, x, y, stride)
