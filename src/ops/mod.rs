@@ -345,6 +345,14 @@ families! {
     Select: select;
     /// Cast, CastLike, BitCast, Identity, Dropout.
     Cast: cast;
+    /// Elementwise functions of one tensor.
+    Unary: unary;
+    /// Elementwise functions of several tensors.
+    Binary: binary;
+    /// Constant, ConstantOfShape, EyeLike, Range, OneHot, Shape, Size.
+    Constant: constant;
+    /// Random numbers.
+    Random: random;
 }
 
 /// The operator table, sorted by (domain, name).
