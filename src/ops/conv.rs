@@ -1,9 +1,7 @@
-//! Conv and ConvTranspose.
+//! Conv.
 //!
-//! <https://onnx.ai/onnx/operators/onnx__Conv.html>, <https://onnx.ai/onnx/operators/onnx__ConvTranspose.html>.
-//!
-//! Conv MAdds: `N · Co · ΠO · ΠK · Ci/g`, padded windows in full. ConvTranspose MAdds: `N · Ci · ΠI · ΠK · Co/g`, on the *input*
-//! map. A bias is one other FLOP per output element.
+//! <https://onnx.ai/onnx/operators/onnx__Conv.html>. MAdds: `N · Co · ΠO · ΠK · Ci/g`, padded windows in full (`useful_madds`
+//! leaves the padding out). A bias is one other FLOP per output element.
 
 use super::spec::{Attr, NodeSpec};
 use super::window::{Axis, Window, advance};

@@ -82,7 +82,7 @@ pub fn broadcast_offsets(dims: &[usize], to: &[usize]) -> Vec<usize> {
 }
 
 /// What matrix products are made of: floating-point [`Num`]s, or integers that wrap.
-trait Ring: Copy {
+pub(super) trait Ring: Copy {
     const ZERO: fn() -> Self;
     /// `self + a·b`.
     fn fma(self, a: Self, b: Self) -> Self;
@@ -108,7 +108,7 @@ impl Ring for i64 {
 }
 
 /// `c[m, n] += Σ_k a[m, k] · b[k, n]`, all row-major.
-fn accumulate<T: Ring>((m, n, k): (usize, usize, usize), a: &[T], b: &[T], c: &mut [T]) {
+pub(super) fn accumulate<T: Ring>((m, n, k): (usize, usize, usize), a: &[T], b: &[T], c: &mut [T]) {
     if n == 0 || k == 0 {
         return;
     }

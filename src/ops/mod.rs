@@ -319,10 +319,16 @@ macro_rules! families {
 families! {
     /// Conv.
     Conv: conv;
+    /// ConvTranspose.
+    ConvTranspose: conv_transpose;
     /// MatMul, Gemm.
     MatMul: matmul;
+    /// Normalisations.
+    Norm: norm;
     /// Pooling.
     Pool: pool;
+    /// LSTM, GRU, RNN.
+    Rnn: rnn;
     /// Softmax, LogSoftmax, Hardmax.
     Softmax: softmax;
     /// Reshape, Flatten, Squeeze, Unsqueeze.
