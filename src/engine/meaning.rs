@@ -1,45 +1,242 @@
 //! What an operator's node means to the kernels: typed operators read as activations, elementwise operations, products and moves.
 
 use crate::ir::{Graph, Node, ValueId};
-use crate::kernels::{Act, BinaryOp, Kind, MatMul};
+use crate::kernels::{Act, BinaryOp, Kind, MatMul, PoolWindow};
+use crate::ops::binary::Binary;
+use crate::ops::concat::Concat;
+use crate::ops::expand::Expand;
+use crate::ops::slice::{PadMode, Slice, cut};
+use crate::ops::transpose::Transpose;
+use crate::ops::unary::{Elementary, Unary};
+use crate::ops::{Op, dims, matmul, pool, softmax};
 use crate::tensor::{DType, Tensor};
+
+/// Looks up the value of a static operand.
+pub(super) type Lookup<'l, 'a> = &'l dyn Fn(ValueId) -> Option<&'a Tensor>;
 
 /// The value of a one-element float constant.
 pub(super) fn scalar(t: &Tensor) -> Option<f32> {
     (t.len() == 1 && t.dtype() == DType::F32).then(|| t.view::<f32>().ok().map(|v| v[0])).flatten()
 }
 
-pub(super) fn unary(_graph: &Graph, _node: &Node) -> Option<Act> {
-    None
+fn operand(node: &Node, i: usize) -> Option<ValueId> {
+    node.inputs.get(i).copied().flatten()
 }
-pub(super) fn binary(_node: &Node) -> Option<BinaryOp> {
-    None
+
+/// The activation a one-input node computes, if kernels know it.
+pub(super) fn unary<'a>(node: &Node, value: Lookup<'_, 'a>) -> Option<Act> {
+    let Op::Unary(op) = &node.op else { return None };
+    Some(match op {
+        Unary::Elementary(e) => match e {
+            Elementary::Abs => Act::Abs,
+            Elementary::Erf => Act::Erf,
+            Elementary::Exp => Act::Exp,
+            Elementary::Log => Act::Log,
+            Elementary::Sqrt => Act::Sqrt,
+            Elementary::Tanh => Act::Tanh,
+            Elementary::Floor => Act::Floor,
+            Elementary::Round => Act::Round,
+            _ => return None,
+        },
+        Unary::Neg => Act::Neg,
+        Unary::Reciprocal => Act::Reciprocal,
+        Unary::Relu => Act::Relu,
+        Unary::LeakyRelu(a) => Act::LeakyRelu(*a),
+        Unary::Elu(a) => Act::Elu(*a),
+        Unary::HardSigmoid { alpha, beta } => Act::HardSigmoid { alpha: *alpha, beta: *beta },
+        Unary::HardSwish => Act::HardSwish,
+        Unary::Sigmoid => Act::Sigmoid,
+        Unary::Swish(1.0) => Act::Silu,
+        Unary::Softplus => Act::Softplus,
+        Unary::Mish => Act::Mish,
+        Unary::Gelu if node.inputs.len() == 1 => Act::Gelu,
+        Unary::GeluTanh if node.inputs.len() == 1 => Act::GeluTanh,
+        Unary::Clip { low, high } => {
+            let bound = |attribute: Option<f32>, i: usize, open: f32| match operand(node, i) {
+                None => Some(attribute.unwrap_or(open)),
+                Some(v) => scalar(value(v)?),
+            };
+            Act::Clip { lo: bound(*low, 1, f32::NEG_INFINITY)?, hi: bound(*high, 2, f32::INFINITY)? }
+        }
+        _ => return None,
+    })
 }
+
+/// The elementwise operation of a node with exactly two operands.
+pub(super) fn binary(node: &Node) -> Option<BinaryOp> {
+    let Op::Binary(op) = &node.op else { return None };
+    if node.inputs.len() != 2 || node.inputs.iter().any(Option::is_none) {
+        return None;
+    }
+    Some(match op {
+        Binary::Add | Binary::Sum => BinaryOp::Add,
+        Binary::Sub => BinaryOp::Sub,
+        Binary::Mul => BinaryOp::Mul,
+        Binary::Div => BinaryOp::Div,
+        Binary::Max => BinaryOp::Max,
+        Binary::Min => BinaryOp::Min,
+        Binary::Pow => BinaryOp::Pow,
+        _ => return None,
+    })
+}
+
+/// The ε of an inference BatchNormalization over the second axis.
 pub(super) fn batch_norm_epsilon(_node: &Node) -> Option<f32> {
     None
 }
-pub(super) fn matmul(_node: &Node, _a: &[usize], _b: &[usize]) -> Option<MatMul> {
+
+/// A matrix product of operands with these dims (both at least matrices).
+pub(super) fn matmul(node: &Node, a: &[usize], b: &[usize]) -> Option<MatMul> {
+    let Op::MatMul(op) = &node.op else { return None };
+    let (trans_a, trans_b, alpha) = match *op {
+        matmul::MatMul::Broadcast { trans_a, trans_b, alpha } => (trans_a, trans_b, alpha),
+        matmul::MatMul::Gemm { trans_a, trans_b, alpha, .. } => (trans_a, trans_b, alpha),
+    };
+    if a.len() < 2 || b.len() < 2 {
+        return None;
+    }
+    let (rows, cols) = (|d: &[usize]| d[d.len() - 2], |d: &[usize]| d[d.len() - 1]);
+    let (m, k) = if trans_a { (cols(a), rows(a)) } else { (rows(a), cols(a)) };
+    let n = if trans_b { rows(b) } else { cols(b) };
+    let (lead_a, lead_b) = (&a[..a.len() - 2], &b[..b.len() - 2]);
+    let batch = dims::broadcast_dims(&[lead_a, lead_b]).ok()?;
+    let widen = |d: &[usize]| [vec![1; batch.len() - d.len()], d.to_vec()].concat();
+    Some(MatMul {
+        batch_a: widen(lead_a),
+        batch_b: widen(lead_b),
+        batch,
+        m,
+        n,
+        k,
+        trans_a,
+        trans_b,
+        alpha,
+        b: None,
+        bias: None,
+        act: Act::None,
+        residual: false,
+    })
+}
+
+/// The bias operand of a Gemm and its factor.
+pub(super) fn gemm_bias(node: &Node) -> Option<(ValueId, f32)> {
+    match &node.op {
+        Op::MatMul(matmul::MatMul::Gemm { beta, .. }) => operand(node, 2).map(|c| (c, *beta)),
+        _ => None,
+    }
+}
+
+/// Whether a node takes the mean of its operand over the last axis.
+pub(super) fn is_mean_of_last<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> bool {
+    reduce_last(graph, node, value) == Some((1, true))
+}
+
+/// A sum or mean over the last axes: (how many, mean).
+fn reduce_last<'a>(_graph: &Graph, _node: &Node, _value: Lookup<'_, 'a>) -> Option<(usize, bool)> {
     None
 }
-pub(super) fn gemm_bias(_node: &Node) -> Option<(ValueId, f32)> {
-    None
-}
-pub(super) fn is_mean_of_last<'a>(
-    _graph: &Graph,
-    _node: &Node,
-    _value: &dyn Fn(ValueId) -> Option<&'a Tensor>,
-) -> bool {
-    false
-}
+
+/// A step that needs no fusion: its kind, operands and results.
 pub(super) struct Shaped {
     pub(super) kind: Kind,
     pub(super) operands: Vec<ValueId>,
     pub(super) results: Vec<ValueId>,
 }
-pub(super) fn shaped<'a>(
-    _graph: &Graph,
-    _node: &Node,
-    _value: &dyn Fn(ValueId) -> Option<&'a Tensor>,
-) -> Option<Shaped> {
-    None
+
+/// Pooling, softmax, normalisation and moves of data.
+pub(super) fn shaped<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> Option<Shaped> {
+    let x = operand(node, 0)?;
+    let dims_of = |v: ValueId| graph.value(v).fact.shape.concrete();
+    let xd = dims_of(x)?;
+    let one = |kind: Kind| Some(Shaped { kind, operands: vec![x], results: vec![node.outputs.first().copied().flatten()?] });
+    let ints = |i: usize| operand(node, i).and_then(value).and_then(|t| t.to_i64s().ok());
+    match &node.op {
+        Op::Pool(p) => {
+            if node.outputs.get(1).copied().flatten().is_some() {
+                return None;
+            }
+            match (&p.kind, &p.window) {
+                (pool::Kind::Average { .. }, None) => one(Kind::GlobalPool { average: true }),
+                (pool::Kind::Max { .. }, None) => one(Kind::GlobalPool { average: false }),
+                (kind @ (pool::Kind::Average { .. } | pool::Kind::Max { .. }), Some(_)) if xd.len() == 4 => {
+                    let axes: [_; 2] = p.axes(&xd).ok()?.try_into().ok()?;
+                    let include_pad = matches!(kind, pool::Kind::Average { include_pad: true });
+                    let average = matches!(kind, pool::Kind::Average { .. });
+                    one(Kind::Pool(PoolWindow { axes, average, include_pad }))
+                }
+                _ => None,
+            }
+        }
+        Op::Softmax(s) if s.kind == softmax::Kind::Soft => {
+            let (_, _, inner) = s.sizes(&xd).ok()?;
+            // One run of neighbours per softmax, and the runs are the last axis.
+            let (_, len, _) = s.sizes(&xd).ok()?;
+            (inner == 1 && xd.last() == Some(&len)).then(|| one(Kind::Softmax)).flatten()
+        }
+        Op::Transpose(Transpose::Axes(perm)) => one(Kind::Transpose(Transpose::order(perm, xd.len()).ok()?)),
+        Op::Concat(Concat::Concat { axis }) => {
+            let operands = node.inputs.iter().copied().collect::<Option<Vec<_>>>()?;
+            let axis = dims::axis(*axis, xd.len()).ok()?;
+            Some(Shaped { kind: Kind::Concat(axis), operands, results: vec![node.outputs.first().copied().flatten()?] })
+        }
+        Op::Concat(Concat::Split { axis, .. }) => {
+            let axis = dims::axis(*axis, xd.len()).ok()?;
+            let results = node.outputs.iter().copied().collect::<Option<Vec<_>>>()?;
+            let mut parts = Vec::new();
+            let mut at = 0;
+            for &r in &results {
+                let len = *dims_of(r)?.get(axis)?;
+                parts.push((at, len));
+                at += len;
+            }
+            Some(Shaped { kind: Kind::Split { axis, parts }, operands: vec![x], results })
+        }
+        Op::Slice(s @ (Slice::Slice | Slice::Fixed { .. })) => {
+            let (starts, ends, axes, steps) = match s {
+                Slice::Fixed { starts, ends, axes } => (starts.clone(), ends.clone(), axes.clone(), None),
+                _ => {
+                    // An axis or step input that is given but not known is not "not given".
+                    if (3..5).any(|i| operand(node, i).is_some() && ints(i).is_none()) {
+                        return None;
+                    }
+                    (ints(1)?, ints(2)?, ints(3), ints(4))
+                }
+            };
+            let axes = axes.unwrap_or_else(|| (0..starts.len() as i64).collect());
+            let mut cuts = vec![(0usize, 1isize); xd.len()];
+            for (i, a) in dims::axes(&axes, xd.len()).ok()?.into_iter().enumerate() {
+                let step = steps.as_ref().map_or(Some(1), |s| s.get(i).copied())?;
+                let c = cut(xd[a], *starts.get(i)?, *ends.get(i)?, step).ok()?;
+                cuts[a] = (c.start, isize::try_from(c.step).ok()?);
+            }
+            one(Kind::Slice(cuts))
+        }
+        Op::Slice(Slice::Pad { mode: PadMode::Constant, pads, value: fill }) => {
+            let given = match pads {
+                Some(p) => p.clone(),
+                None => ints(1)?,
+            };
+            let fill = match operand(node, 2) {
+                Some(v) => scalar(value(v)?)?,
+                None => *fill,
+            };
+            let n = given.len() / 2;
+            let axes = match operand(node, 3) {
+                Some(_) => dims::axes(&ints(3)?, xd.len()).ok()?,
+                None => (0..n).collect(),
+            };
+            let mut pads = vec![(0usize, 0usize); xd.len()];
+            for (i, a) in axes.into_iter().enumerate() {
+                // Negative pads crop; the reference kernel does that.
+                pads[a] = (usize::try_from(*given.get(i)?).ok()?, usize::try_from(*given.get(n + i)?).ok()?);
+            }
+            one(Kind::Pad { pads, value: fill })
+        }
+        Op::Expand(Expand::Expand) => one(Kind::Expand),
+        _ => {
+            let (axes, mean) = reduce_last(graph, node, value)?;
+            let inner: usize = xd[xd.len().checked_sub(axes)?..].iter().product();
+            one(Kind::ReduceLast { inner, mean })
+        }
+    }
 }

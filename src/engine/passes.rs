@@ -209,7 +209,7 @@ impl Walk<'_> {
             if gate_node.inputs.first().copied().flatten() != Some(x) {
                 continue;
             }
-            let act = match read::unary(self.graph, gate_node) {
+            let act = match read::unary(gate_node, &|v| self.value(v)) {
                 Some(Act::Sigmoid) => Act::Silu,
                 Some(Act::HardSigmoid { alpha, beta }) if (alpha - 1.0 / 6.0).abs() < 1e-6 && beta == 0.5 => {
                     Act::HardSwish
@@ -223,7 +223,7 @@ impl Walk<'_> {
 
     /// `x/√2 → Erf → +1`, times `x` and `1/2` in any order (torch's exported GELU).
     fn erf_gelu(&self, erf: NodeId, node: &Node) -> Option<Composite> {
-        if read::unary(self.graph, node)? != Act::Erf {
+        if read::unary(node, &|v| self.value(v))? != Act::Erf {
             return None;
         }
         let near = |a: f32, b: f32| (a - b).abs() < 1e-4;
@@ -287,7 +287,7 @@ impl Walk<'_> {
 
     /// `½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))` (GPT-2's GELU).
     fn tanh_gelu(&self, tanh: NodeId, node: &Node) -> Option<Composite> {
-        if read::unary(self.graph, node)? != Act::Tanh {
+        if read::unary(node, &|v| self.value(v))? != Act::Tanh {
             return None;
         }
         let near = |a: f32, b: f32| (a - b).abs() < 1e-4;
@@ -398,7 +398,7 @@ impl Walk<'_> {
                     let covers = std::iter::once(id).chain(more).collect();
                     return Some(self.finish(Kind::ChannelAffine { scale, shift, act }, covers, vec![x], out));
                 }
-                if let Some(act) = read::unary(self.graph, node) {
+                if let Some(act) = read::unary(node, &|v| self.value(v)) {
                     self.dims(x)?;
                     return Some(self.finish(Kind::Unary(vec![act]), vec![id], vec![x], out));
                 }
@@ -421,7 +421,7 @@ impl Walk<'_> {
         }
         if let Some(next) = self.sole_reader(v) {
             let node = self.graph.node(next);
-            if let (Some(act), Some(out)) = (read::unary(self.graph, node), self.output(next)) {
+            if let (Some(act), Some(out)) = (read::unary(node, &|v| self.value(v)), self.output(next)) {
                 if self.dims(out).is_some() {
                     return (act, out, vec![next]);
                 }
@@ -643,12 +643,12 @@ impl Walk<'_> {
             return None;
         }
         let (_, sqrt, v) = step(v)?;
-        if read::unary(self.graph, sqrt)? != Act::Sqrt {
+        if read::unary(sqrt, &|v| self.value(v))? != Act::Sqrt {
             return None;
         }
         let root = v;
         let (_, recip, mut v) = step(v)?;
-        let reciprocal = read::unary(self.graph, recip) == Some(Act::Reciprocal)
+        let reciprocal = read::unary(recip, &|v| self.value(v)) == Some(Act::Reciprocal)
             || (read::binary(recip) == Some(BinaryOp::Div)
                 && recip.inputs[1] == Some(root)
                 && recip.inputs[0].and_then(|c| self.scalar(c)) == Some(1.0));

@@ -3,9 +3,11 @@
 //! Every destination axis walks the source at `start + i·step` positions `stride` values apart; positions outside `0..limit` give
 //! the fill value. Ladder: index arithmetic per element → per row, with runs of neighbours copied whole → rows split over threads.
 
-use super::task::{Accept, Kind, Layout, Prepared, Task, Verdict};
+use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
+
+pub(super) const ENTRY: Entry = Entry { name: "affine", accepts, prepare, tolerance: 0.0 };
 
 /// How one destination axis walks the source.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +124,7 @@ impl Prepared for Affine {
     }
 }
 
-pub(super) fn accepts(task: &Task) -> Verdict {
+fn accepts(task: &Task) -> Verdict {
     if !matches!(task.kind, Kind::Slice(_) | Kind::Pad { .. } | Kind::Expand | Kind::Transpose(_)) {
         return Err(String::new());
     }
@@ -132,7 +134,7 @@ pub(super) fn accepts(task: &Task) -> Verdict {
     }
 }
 
-pub(super) fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
+fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
     let affine = Affine::of(task.kind, &task.srcs[0], &task.dsts[0]);
     Ok(Box::new(affine.ok_or_else(|| Error::run("a box that does not fit its source"))?))
 }

@@ -3,9 +3,11 @@
 //! A join along an axis is, for each index before the axis, one run per operand. In the blocked layout a join of channels is the same
 //! thing over channel blocks, when every part but the last is a whole number of blocks.
 
-use super::task::{Accept, Kind, Layout, Prepared, Task, Verdict};
+use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry { name: "join", accepts, prepare, tolerance: 0.0 };
 
 struct Join {
     /// Values per outer index of each part.
@@ -63,13 +65,13 @@ fn layout_for(task: &Task, axis: usize, fits: bool) -> Layout {
     if fits && task.layouts.contains(&Layout::Blocked) { Layout::Blocked } else { Layout::Plain }
 }
 
-pub(super) fn accepts(task: &Task) -> Verdict {
+fn accepts(task: &Task) -> Verdict {
     let Some((axis, p, whole)) = parts(task) else { return Err(String::new()) };
     let layout = layout_for(task, axis, blocks_fit(task, axis, &p, whole));
     Ok(Accept { srcs: vec![layout; task.srcs.len()], dst: layout })
 }
 
-pub(super) fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
+fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
     let accept = accepts(task).map_err(crate::error::Error::run)?;
     let join = make(task, accept.dst).ok_or_else(|| crate::error::Error::run("neither a join nor a split"))?;
     Ok(Box::new(join))

@@ -1,24 +1,28 @@
 //! The kernels: how to compute fast. One file per algorithm, safe code over slices and geometry, and one table that says
 //! which kernel takes which step.
 
-pub mod affine;
 pub mod buffer;
-pub mod conv;
 pub mod conv_blocked;
 pub mod eltwise;
 pub mod epilogue;
 pub mod gemm;
 pub mod gemv;
-pub mod join;
 pub mod norm;
 pub mod pool2d;
 pub mod reorder;
-pub mod reorder_step;
-pub mod resize2d;
 pub mod softmax;
+pub mod transpose;
+
+mod affine;
+mod conv;
+mod join;
+mod pointwise;
+mod product;
+mod reorder_step;
+mod resize2d;
+mod rows;
 mod table;
 pub mod task;
-pub mod transpose;
 
 pub use epilogue::Act;
 pub use reorder_step::REORDER;

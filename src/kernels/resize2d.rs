@@ -2,9 +2,11 @@
 //!
 //! Separable: each output row is a weighted sum of input rows, resampled along its columns.
 
-use super::task::{Accept, Kind, Layout, Prepared, Task, Verdict};
+use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
+
+pub(super) const ENTRY: Entry = Entry { name: "resize2d", accepts, prepare, tolerance: 1e-5 };
 
 struct Resize {
     rows: Vec<Vec<(usize, f32)>>,
@@ -13,14 +15,14 @@ struct Resize {
     iw: usize,
 }
 
-pub(super) fn accepts(task: &Task) -> Verdict {
+fn accepts(task: &Task) -> Verdict {
     match task.kind {
         Kind::Resize { .. } => Ok(Accept { srcs: vec![Layout::Plain], dst: Layout::Plain }),
         _ => Err(String::new()),
     }
 }
 
-pub(super) fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
+fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
     let (Kind::Resize { rows, cols }, [.., ih, iw]) = (task.kind, task.srcs[0].as_slice()) else {
         return Err(Error::run("not a resize of the last two axes"));
     };

@@ -1,12 +1,25 @@
 //! The kernel table: tried in order, the first that accepts a step runs it. One line per kernel.
 
 use super::task::Entry;
-use super::{affine, conv, join, resize2d};
+use super::{affine, conv, join, pointwise, product, reorder_step, resize2d, rows};
 
 /// All kernels, best first.
 pub const TABLE: &[Entry] = &[
     conv::ENTRY,
-    Entry { name: "join", accepts: join::accepts, prepare: join::prepare, tolerance: 0.0 },
-    Entry { name: "affine", accepts: affine::accepts, prepare: affine::prepare, tolerance: 0.0 },
-    Entry { name: "resize2d", accepts: resize2d::accepts, prepare: resize2d::prepare, tolerance: 1e-5 },
+    product::GEMV,
+    product::GEMM,
+    pointwise::UNARY,
+    pointwise::BINARY,
+    pointwise::BROADCAST,
+    pointwise::AFFINE,
+    rows::SOFTMAX,
+    rows::NORM,
+    rows::REDUCE,
+    rows::TRANSPOSE,
+    rows::POOL,
+    rows::GLOBAL_POOL,
+    join::ENTRY,
+    affine::ENTRY,
+    resize2d::ENTRY,
+    reorder_step::REORDER,
 ];

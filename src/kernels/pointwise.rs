@@ -1,0 +1,256 @@
+//! Elementwise steps: activations, binary operations with broadcasting, per-channel affine maps. Adapters to [`super::eltwise`], and the
+//! general broadcast that it does not cover.
+
+use super::eltwise::{self, Binary, Spread};
+use super::epilogue::Act;
+use super::task::{Accept, BinaryOp, Entry, Kind, Layout, Prepared, Task, Verdict};
+use crate::engine::pool::Pool;
+use crate::error::{Error, Result};
+use crate::simd::Isa;
+
+pub(super) const UNARY: Entry = Entry { name: "activation", accepts: accepts_unary, prepare: prepare_unary, tolerance: 1e-5 };
+pub(super) const BINARY: Entry = Entry { name: "binary", accepts: accepts_binary, prepare: prepare_binary, tolerance: 1e-6 };
+pub(super) const BROADCAST: Entry =
+    Entry { name: "broadcast", accepts: accepts_broadcast, prepare: prepare_broadcast, tolerance: 1e-6 };
+pub(super) const AFFINE: Entry = Entry { name: "channel-affine", accepts: accepts_affine, prepare: prepare_affine, tolerance: 1e-5 };
+
+// -------------------------------------------------------------------------------------------------------------------- unary
+
+struct Unary {
+    isa: Isa,
+    acts: Vec<Act>,
+}
+
+fn accepts_unary(task: &Task) -> Verdict {
+    match task.kind {
+        Kind::Unary(_) => Ok(Accept { srcs: vec![task.layouts[0]], dst: task.layouts[0] }),
+        _ => Err(String::new()),
+    }
+}
+
+fn prepare_unary(task: &Task) -> Result<Box<dyn Prepared>> {
+    let Kind::Unary(acts) = task.kind else { return Err(Error::run("not an activation")) };
+    Ok(Box::new(Unary { isa: task.isa, acts: acts.clone() }))
+}
+
+impl Prepared for Unary {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let first = self.acts.first().copied().unwrap_or(Act::None);
+        eltwise::unary(pool, self.isa, first, srcs[0], dsts[0]);
+        for act in self.acts.iter().skip(1) {
+            pool.for_chunks(dsts[0], 1 << 14, |_, part, _| act.apply(self.isa, part));
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------------- binary
+
+struct Fit {
+    spread: Spread,
+    /// The second operand is the large one.
+    swap: bool,
+    layout: Layout,
+}
+
+fn fit(task: &Task) -> Option<Fit> {
+    let (a, b, out) = (&task.srcs[0], &task.srcs[1], &task.dsts[0]);
+    let count = |d: &[usize]| d.iter().product::<usize>();
+    let any_blocked = task.layouts.contains(&Layout::Blocked);
+    if a == b && a == out {
+        return Some(Fit { spread: Spread::Same, swap: false, layout: if any_blocked { Layout::Blocked } else { Layout::Plain } });
+    }
+    for (swap, big, small, big_layout) in [(false, a, b, task.layouts[0]), (true, b, a, task.layouts[1])] {
+        if big != out {
+            continue;
+        }
+        if count(small) == 1 {
+            // A blocked scalar would be a block; only plain ones are spread.
+            return Some(Fit { spread: Spread::Scalar, swap, layout: big_layout });
+        }
+        if big_layout == Layout::Blocked && big.len() == 4 && small.len() == 4 && small[..2] == big[..2] && small[2..] == [1, 1] {
+            return Some(Fit { spread: Spread::Block { row: big[2] * big[3] * task.isa.lanes() }, swap, layout: Layout::Blocked });
+        }
+        let trimmed: &[usize] = &small[small.iter().take_while(|&&d| d == 1).count()..];
+        if trimmed.len() <= big.len() && big[big.len() - trimmed.len()..] == *trimmed {
+            return Some(Fit { spread: Spread::Row { row: count(trimmed) }, swap, layout: Layout::Plain });
+        }
+        let tail = small.iter().rev().take_while(|&&d| d == 1).count();
+        if small.len() == big.len() && small[..small.len() - tail] == big[..big.len() - tail] {
+            return Some(Fit { spread: Spread::Outer { row: count(&big[big.len() - tail..]) }, swap, layout: Layout::Plain });
+        }
+    }
+    None
+}
+
+fn eltwise_op(op: BinaryOp, swap: bool) -> Option<Binary> {
+    Some(match (op, swap) {
+        (BinaryOp::Add, _) => Binary::Add,
+        (BinaryOp::Mul, _) => Binary::Mul,
+        (BinaryOp::Max, _) => Binary::Max,
+        (BinaryOp::Min, _) => Binary::Min,
+        (BinaryOp::Sub, false) => Binary::Sub,
+        (BinaryOp::Sub, true) => Binary::RevSub,
+        (BinaryOp::Div, false) => Binary::Div,
+        (BinaryOp::Div, true) => Binary::RevDiv,
+        (BinaryOp::Pow, _) => return None,
+    })
+}
+
+fn accepts_binary(task: &Task) -> Verdict {
+    let Kind::Binary(op, _) = task.kind else { return Err(String::new()) };
+    let fit = fit(task).ok_or("neither operand has the result's shape, or the other is no row or column of it")?;
+    eltwise_op(*op, fit.swap).ok_or("no vector form")?;
+    let small = if fit.spread == Spread::Scalar { Layout::Plain } else { fit.layout };
+    let srcs = if fit.swap { vec![small, fit.layout] } else { vec![fit.layout, small] };
+    Ok(Accept { srcs, dst: fit.layout })
+}
+
+struct Spreading {
+    isa: Isa,
+    op: Binary,
+    spread: Spread,
+    swap: bool,
+    act: Act,
+}
+
+fn prepare_binary(task: &Task) -> Result<Box<dyn Prepared>> {
+    let Kind::Binary(op, act) = task.kind else { return Err(Error::run("not a binary operation")) };
+    let fit = fit(task).ok_or_else(|| Error::run("shapes that do not fit"))?;
+    let vector = eltwise_op(*op, fit.swap).ok_or_else(|| Error::run("no vector form"))?;
+    Ok(Box::new(Spreading { isa: task.isa, op: vector, spread: fit.spread, swap: fit.swap, act: *act }))
+}
+
+impl Prepared for Spreading {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let (a, b) = if self.swap { (srcs[1], srcs[0]) } else { (srcs[0], srcs[1]) };
+        eltwise::binary(pool, self.isa, self.op, self.spread, self.act, a, b, dsts[0]);
+    }
+}
+
+// --------------------------------------------------------------------------------------------------------- general broadcast
+
+struct Broadcast {
+    isa: Isa,
+    op: BinaryOp,
+    act: Act,
+    /// Result dims, at least one.
+    dims: Vec<usize>,
+    /// Strides of both operands along each result axis, 0 where they are spread.
+    strides: [Vec<usize>; 2],
+}
+
+fn accepts_broadcast(task: &Task) -> Verdict {
+    match task.kind {
+        Kind::Binary(..) => Ok(Accept::plain(task)),
+        _ => Err(String::new()),
+    }
+}
+
+fn prepare_broadcast(task: &Task) -> Result<Box<dyn Prepared>> {
+    let Kind::Binary(op, act) = task.kind else { return Err(Error::run("not a binary operation")) };
+    let out = if task.dsts[0].is_empty() { vec![1] } else { task.dsts[0].clone() };
+    let strides = |own: &[usize]| {
+        let lead = out.len() - own.len();
+        let mut s = vec![0; out.len()];
+        let mut at = 1;
+        for a in (0..own.len()).rev() {
+            s[lead + a] = if own[a] == 1 { 0 } else { at };
+            at *= own[a];
+        }
+        s
+    };
+    let strides = [strides(&task.srcs[0]), strides(&task.srcs[1])];
+    Ok(Box::new(Broadcast { isa: task.isa, op: *op, act: *act, dims: out, strides }))
+}
+
+impl Prepared for Broadcast {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let last = self.dims.len() - 1;
+        let row = self.dims[last].max(1);
+        let lead = &self.dims[..last];
+        let rows = ((1 << 13) / row).max(1);
+        let f = |a: f32, b: f32| match self.op {
+            BinaryOp::Add => a + b,
+            BinaryOp::Sub => a - b,
+            BinaryOp::Mul => a * b,
+            BinaryOp::Div => a / b,
+            BinaryOp::Max => crate::tensor::Num::max_nan(a, b),
+            BinaryOp::Min => crate::tensor::Num::min_nan(a, b),
+            BinaryOp::Pow => a.powf(b),
+        };
+        pool.for_chunks(dsts[0], rows * row, |c, part, _| {
+            let mut index = vec![0; lead.len()];
+            let mut rest = c * rows;
+            for a in (0..lead.len()).rev() {
+                index[a] = rest % lead[a];
+                rest /= lead[a];
+            }
+            for y in part.chunks_mut(row) {
+                let at = |s: &[usize]| index.iter().zip(s).map(|(i, s)| i * s).sum::<usize>();
+                let (a, b) = (&srcs[0][at(&self.strides[0])..], &srcs[1][at(&self.strides[1])..]);
+                let (sa, sb) = (self.strides[0][last], self.strides[1][last]);
+                for (i, y) in y.iter_mut().enumerate() {
+                    *y = f(a[i * sa], b[i * sb]);
+                }
+                crate::ops::window::advance(&mut index, lead);
+            }
+            self.act.apply(self.isa, part);
+        });
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ channel affine
+
+struct ChannelAffine {
+    isa: Isa,
+    /// Values per channel block and block width.
+    plane: usize,
+    width: usize,
+    blocks: usize,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    act: Act,
+}
+
+fn accepts_affine(task: &Task) -> Verdict {
+    match task.kind {
+        Kind::ChannelAffine { .. } if task.srcs[0].len() >= 2 => Ok(Accept { srcs: vec![task.layouts[0]], dst: task.layouts[0] }),
+        Kind::ChannelAffine { .. } => Err("no channel axis".into()),
+        _ => Err(String::new()),
+    }
+}
+
+fn prepare_affine(task: &Task) -> Result<Box<dyn Prepared>> {
+    let Kind::ChannelAffine { scale, shift, act } = task.kind else { return Err(Error::run("not an affine map")) };
+    let width = if task.layouts[0] == Layout::Blocked { task.isa.lanes() } else { 1 };
+    let blocks = scale.len().div_ceil(width);
+    let padded = |v: &[f32]| {
+        let mut v = v.to_vec();
+        v.resize(blocks * width, 0.0);
+        v
+    };
+    let plane = task.srcs[0][2..].iter().product();
+    Ok(Box::new(ChannelAffine { isa: task.isa, plane, width, blocks, scale: padded(scale), shift: padded(shift), act: *act }))
+}
+
+impl Prepared for ChannelAffine {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let (w, src) = (self.width, srcs[0]);
+        let chunk = self.plane * w;
+        pool.for_chunks(dsts[0], chunk.max(1), |i, part, _| {
+            let c = i % self.blocks * w;
+            let (scale, shift) = (&self.scale[c..c + w], &self.shift[c..c + w]);
+            let x = &src[i * chunk..][..part.len()];
+            if w == 1 {
+                part.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale[0] + shift[0]);
+            } else {
+                for (y, x) in part.chunks_exact_mut(w).zip(x.chunks_exact(w)) {
+                    for (((y, x), s), t) in y.iter_mut().zip(x).zip(scale).zip(shift) {
+                        *y = x * s + t;
+                    }
+                }
+            }
+            self.act.apply(self.isa, part);
+        });
+    }
+}

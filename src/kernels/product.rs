@@ -1,0 +1,171 @@
+//! Matrix-product steps: adapters from tasks to [`super::gemm`] and [`super::gemv`].
+
+use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
+use super::gemv::{self, Order};
+use super::task::{Accept, Entry, Kind, MatMul, Prepared, Task, Verdict};
+use crate::engine::pool::Pool;
+use crate::error::{Error, Result};
+use crate::simd::Isa;
+
+pub(super) const GEMM: Entry = Entry { name: "gemm", accepts: accepts_gemm, prepare: prepare_gemm, tolerance: 1e-5 };
+pub(super) const GEMV: Entry = Entry { name: "gemv", accepts: accepts_gemv, prepare: prepare_gemv, tolerance: 1e-5 };
+
+fn matmul<'a>(task: &Task<'a>) -> std::result::Result<&'a MatMul, String> {
+    match task.kind {
+        Kind::MatMul(m) => Ok(m),
+        _ => Err(String::new()),
+    }
+}
+
+/// Rows of the whole left operand when b is the same for every batch.
+fn all_rows(m: &MatMul) -> usize {
+    m.batch.iter().product::<usize>() * m.m
+}
+
+fn accepts_gemv(task: &Task) -> Verdict {
+    let m = matmul(task)?;
+    if m.b.is_none() {
+        return Err("the matrix is not a constant".into());
+    }
+    if all_rows(m) > gemv::MAX_M || m.trans_a {
+        return Err(format!("more than {} rows", gemv::MAX_M));
+    }
+    if m.residual || m.alpha != 1.0 {
+        return Err("a factor or residual".into());
+    }
+    Ok(Accept::plain(task))
+}
+
+struct Gemv {
+    isa: Isa,
+    rows: usize,
+    k: usize,
+    n: usize,
+    order: Order,
+    weights: Vec<f32>,
+    task: MatMul,
+}
+
+fn prepare_gemv(task: &Task) -> Result<Box<dyn Prepared>> {
+    let m = matmul(task).map_err(Error::run)?;
+    let b = m.b.as_ref().ok_or_else(|| Error::run("the matrix is not a constant"))?;
+    Ok(Box::new(Gemv {
+        isa: task.isa,
+        rows: all_rows(m),
+        k: m.k,
+        n: m.n,
+        order: if m.trans_b { Order::NK } else { Order::KN },
+        weights: b.view::<f32>()?.into_owned(),
+        task: MatMul { b: None, ..m.clone() },
+    }))
+}
+
+impl Prepared for Gemv {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let (size, bias) = ((self.rows, self.k, self.n), self.task.bias.as_deref());
+        gemv::gemv(pool, self.isa, size, srcs[0], &self.weights, self.order, bias, self.task.act, dsts[0]);
+    }
+    fn packed_bytes(&self) -> usize {
+        4 * self.weights.len()
+    }
+}
+
+fn accepts_gemm(task: &Task) -> Verdict {
+    matmul(task).map(|_| Accept::plain(task))
+}
+
+struct Gemm {
+    isa: Isa,
+    task: MatMul,
+    packed: Option<PackedB>,
+    /// Offsets of a and b for each batch where the strides are not uniform.
+    offsets: Option<Vec<(usize, usize)>>,
+}
+
+/// The distance between batches if it is the same for all: all dims there, or none.
+fn uniform(batch: &[usize], own: &[usize], matrix: usize) -> Option<usize> {
+    if own == batch {
+        Some(matrix)
+    } else if own.iter().all(|&d| d == 1) {
+        Some(0)
+    } else {
+        None
+    }
+}
+
+fn prepare_gemm(task: &Task) -> Result<Box<dyn Prepared>> {
+    let m = matmul(task).map_err(Error::run)?;
+    let packed = match &m.b {
+        None => None,
+        Some(b) => {
+            let data = b.view::<f32>()?;
+            let b = if m.trans_b { Mat::transposed(&data, m.k, m.n) } else { Mat::rows(&data, m.k, m.n) };
+            Some(PackedB::new(task.isa, m.k, m.n, b))
+        }
+    };
+    let (sa, sb) = (uniform(&m.batch, &m.batch_a, m.m * m.k), uniform(&m.batch, &m.batch_b, m.k * m.n));
+    let offsets = (packed.is_none() && (sa.is_none() || sb.is_none())).then(|| {
+        let strides = |own: &[usize], matrix: usize| {
+            let mut s = vec![0; own.len()];
+            let mut at = matrix;
+            for a in (0..own.len()).rev() {
+                s[a] = if own[a] == 1 { 0 } else { at };
+                at *= own[a];
+            }
+            s
+        };
+        let (sa, sb) = (strides(&m.batch_a, m.m * m.k), strides(&m.batch_b, m.k * m.n));
+        let mut index = vec![0; m.batch.len()];
+        let mut out = Vec::new();
+        loop {
+            let at = |s: &[usize]| index.iter().zip(s).map(|(i, s)| i * s).sum::<usize>();
+            out.push((at(&sa), at(&sb)));
+            if !crate::ops::window::advance(&mut index, &m.batch) {
+                break;
+            }
+        }
+        out
+    });
+    Ok(Box::new(Gemm { isa: task.isa, task: MatMul { b: None, ..m.clone() }, packed, offsets }))
+}
+
+impl Prepared for Gemm {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let t = &self.task;
+        let residual = t.residual.then(|| srcs[srcs.len() - 1]);
+        let bias = t.bias.as_deref().map_or(Bias::None, Bias::Col);
+        let fin = Finish { alpha: t.alpha, bias, residual, act: t.act };
+        let left = |data| if t.trans_a { Mat::transposed(data, t.m, t.k) } else { Mat::rows(data, t.m, t.k) };
+        let right = |data| if t.trans_b { Mat::transposed(data, t.k, t.n) } else { Mat::rows(data, t.k, t.n) };
+        let batch: usize = t.batch.iter().product();
+        if let Some(p) = &self.packed {
+            // One matrix for all batches: the rows of all of them are one tall matrix, unless a is transposed.
+            let (batch, m) = if t.trans_a { (batch, t.m) } else { (1, batch * t.m) };
+            let a = if t.trans_a { left(srcs[0]) } else { Mat::rows(srcs[0], m, t.k) };
+            gemm(pool, self.isa, GemmShape { batch, m, k: t.k, n: t.n }, a, Rhs::Packed(p), fin, dsts[0]);
+            return;
+        }
+        match &self.offsets {
+            None => {
+                let shape = GemmShape { batch, m: t.m, k: t.k, n: t.n };
+                let shared = |own: &[usize], m: Mat<'_>| if own == t.batch { m.batch } else { 0 };
+                let (a, b) = (left(srcs[0]), right(srcs[1]));
+                let a = Mat { batch: shared(&t.batch_a, a), ..a };
+                let b = Mat { batch: shared(&t.batch_b, b), ..b };
+                gemm(pool, self.isa, shape, a, Rhs::Mat(b), fin, dsts[0]);
+            }
+            Some(offsets) => {
+                let shape = GemmShape { batch: 1, m: t.m, k: t.k, n: t.n };
+                let size = t.m * t.n;
+                for (i, (dst, &(a, b))) in dsts[0].chunks_mut(size.max(1)).zip(offsets).enumerate() {
+                    let fin = Finish { residual: residual.map(|r| &r[i * size..][..size]), ..fin };
+                    let (a, b) = (left(&srcs[0][a..]), right(&srcs[1][b..]));
+                    gemm(pool, self.isa, shape, a, Rhs::Mat(b), fin, dst);
+                }
+            }
+        }
+    }
+    fn packed_bytes(&self) -> usize {
+        self.packed.as_ref().map_or(0, PackedB::packed_bytes)
+    }
+}
