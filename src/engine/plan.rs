@@ -474,7 +474,11 @@ impl Runner for Plan {
     }
 }
 
-/// Whether a node only shows its first input under another shape.
+/// Whether a node only shows its first input under another shape (same type, nothing else made).
 pub(super) fn is_view(graph: &Graph, id: NodeId) -> bool {
-    graph.node(id).op.family().access() == Access::View
+    let node = graph.node(id);
+    let dtype = |v: Option<&Option<ValueId>>| v.copied().flatten().and_then(|v| graph.value(v).fact.dtype);
+    node.op.family().access() == Access::View
+        && node.outputs.iter().flatten().count() == 1
+        && dtype(node.inputs.first()) == dtype(node.outputs.first())
 }
