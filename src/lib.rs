@@ -4,6 +4,7 @@ pub mod analysis;
 pub mod cost;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod ir;
 pub mod kernels;
 pub mod onnx;

@@ -56,7 +56,8 @@ impl Draft {
         self
     }
     fn done(&mut self, outputs: &[&str]) -> Model {
-        self.graph.outputs = outputs.iter().map(|s| ValueSpec { name: s.to_string(), ..ValueSpec::default() }).collect();
+        self.graph.outputs =
+            outputs.iter().map(|s| ValueSpec { name: s.to_string(), ..ValueSpec::default() }).collect();
         Model {
             name: self.name.clone(),
             spec: ModelSpec {
@@ -185,11 +186,15 @@ fn fused_models() -> Vec<Model> {
         (96, 33, 1, 1, 0, 3, 1),
     ];
     for (i, &(ic, oc, k, s, p, hw, g)) in convs.iter().enumerate() {
-        for (act, residual, bn) in [("", false, false), ("Relu", true, false), ("Clip", false, true), ("Silu", true, true)] {
-            let mut d = Draft::new(&format!("conv {ic}->{oc} k{k} s{s} p{p} {hw} g{g} {act} residual={residual} bn={bn}"));
+        for (act, residual, bn) in
+            [("", false, false), ("Relu", true, false), ("Clip", false, true), ("Silu", true, true)]
+        {
+            let mut d =
+                Draft::new(&format!("conv {ic}->{oc} k{k} s{s} p{p} {hw} g{g} {act} residual={residual} bn={bn}"));
             d.input("x", f(&[2, ic, hw, hw + 1], i as u64));
             d.constant("w", f(&[oc, ic / g, k, k], 100 + i as u64)).constant("b", f(&[oc], 7));
-            let attrs = [("pads", ints(&[p as i64; 4])), ("strides", ints(&[s as i64; 2])), ("group", Attr::Int(g as i64))];
+            let attrs =
+                [("pads", ints(&[p as i64; 4])), ("strides", ints(&[s as i64; 2])), ("group", Attr::Int(g as i64))];
             d.node("Conv", if bn { &["x", "w"] } else { &["x", "w", "b"] }, &["c"], &attrs);
             let mut at = "c";
             if bn {
@@ -247,7 +252,12 @@ fn fused_models() -> Vec<Model> {
         d.constant("w", f(&[k, n], 2)).constant("b", f(&[n], 3));
         d.constant("s", scalar(std::f32::consts::SQRT_2)).constant("one", scalar(1.0)).constant("half", scalar(0.5));
         d.node("MatMul", &["x", "w"], &["p"], &[]).node("Add", &["b", "p"], &["pb"], &[]);
-        d.node("Div", &["pb", "s"], &["d"], &[]).node("Erf", &["d"], &["e"], &[]).node("Add", &["e", "one"], &["e1"], &[]);
+        d.node("Div", &["pb", "s"], &["d"], &[]).node("Erf", &["d"], &["e"], &[]).node(
+            "Add",
+            &["e", "one"],
+            &["e1"],
+            &[],
+        );
         d.node("Mul", &["pb", "e1"], &["t"], &[]).node("Mul", &["t", "half"], &["y"], &[]);
         all.push(d.done(&["y"]));
         let mut d = Draft::new(&format!("linear {m}x{k}x{n} residual"));

@@ -24,7 +24,7 @@ pub(super) struct Function {
 /// How deep calls and subgraphs may nest, together.
 const DEEPEST: usize = 64;
 /// Roughly how many bytes of nodes the expansion may make.
-const MOST_BYTES: usize = 1 << 30;
+const MOST_BYTES: usize = 1 << 28;
 
 /// Inlines every call in the model.
 ///
@@ -271,5 +271,205 @@ fn size_of(attr: &Attr) -> usize {
         Attr::Strs(v) => v.iter().map(|s| s.len() + 24).sum(),
         Attr::Tensors(v) => v.len() * 64,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::{
+        AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto,
+        attribute_type,
+    };
+    use super::super::read_bytes;
+    use super::*;
+    use bytes::Bytes;
+    use prost::Message;
+
+    fn bytes(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+    fn list(names: &[&str]) -> Vec<Bytes> {
+        names.iter().map(|n| bytes(n)).collect()
+    }
+    fn node(
+        name: &str,
+        domain: &str,
+        op: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attribute: Vec<AttributeProto>,
+    ) -> NodeProto {
+        let (name, domain, op_type) = (bytes(name), bytes(domain), bytes(op));
+        NodeProto {
+            name,
+            domain,
+            op_type,
+            input: list(inputs),
+            output: list(outputs),
+            attribute,
+            ..NodeProto::default()
+        }
+    }
+    fn int(name: &str, v: i64) -> AttributeProto {
+        AttributeProto { name: bytes(name), i: Some(v), r#type: Some(attribute_type::INT), ..AttributeProto::default() }
+    }
+    fn reference(name: &str, to: &str) -> AttributeProto {
+        let (name, ref_attr_name) = (bytes(name), bytes(to));
+        AttributeProto { name, ref_attr_name, r#type: Some(attribute_type::INT), ..AttributeProto::default() }
+    }
+    fn body(name: &str, nodes: Vec<NodeProto>, outputs: &[&str]) -> AttributeProto {
+        let output = outputs.iter().map(|o| ValueInfoProto { name: bytes(o), r#type: None }).collect();
+        let g = Some(Box::new(GraphProto { node: nodes, output, ..GraphProto::default() }));
+        AttributeProto { name: bytes(name), g, r#type: Some(attribute_type::GRAPH), ..AttributeProto::default() }
+    }
+    fn opset(domain: &str, version: i64) -> OperatorSetIdProto {
+        OperatorSetIdProto { domain: bytes(domain), version: Some(version) }
+    }
+    fn function(name: &str, inputs: &[&str], outputs: &[&str], node: Vec<NodeProto>) -> FunctionProto {
+        let (name, domain) = (bytes(name), bytes("f"));
+        let opset_import = vec![opset("ai.onnx", 15)];
+        FunctionProto {
+            name,
+            domain,
+            input: list(inputs),
+            output: list(outputs),
+            node,
+            opset_import,
+            ..FunctionProto::default()
+        }
+    }
+    fn read(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> Result<ModelSpec> {
+        let graph = Some(GraphProto { node: nodes, ..GraphProto::default() });
+        let opset_import = vec![opset("", 18), opset("f", 1)];
+        let model = ModelProto { graph, functions, opset_import, ..ModelProto::default() };
+        read_bytes(model.encode_to_vec().into(), None)
+    }
+    /// `name: op(inputs) -> outputs`, subgraphs in braces.
+    fn show(nodes: &[NodeSpec]) -> Vec<String> {
+        let one = |n: &NodeSpec| {
+            let mut out = format!("{}: {}({}) -> {}", n.name, n.op_type, n.inputs.join(","), n.outputs.join(","));
+            for (k, a) in &n.attrs {
+                out += &match a {
+                    Attr::Graph(g) => {
+                        let results: Vec<_> = g.outputs.iter().map(|o| o.name.as_str()).collect();
+                        format!(" {k}={{{} => {}}}", show(&g.nodes).join("; "), results.join(","))
+                    }
+                    Attr::Int(v) => format!(" {k}={v}"),
+                    other => format!(" {k}={other:?}"),
+                };
+            }
+            out
+        };
+        nodes.iter().map(one).collect()
+    }
+
+    #[test]
+    fn calls_nest_and_their_names_stay_apart() {
+        let inner = function(
+            "Inner",
+            &["a"],
+            &["b"],
+            vec![node("r", "", "Relu", &["a"], &["t"], vec![]), node("", "", "Neg", &["t"], &["b"], vec![])],
+        );
+        let outer = function(
+            "Outer",
+            &["x"],
+            &["y"],
+            vec![node("i", "f", "Inner", &["x"], &["t"], vec![]), node("i", "f", "Inner", &["t"], &["y"], vec![])],
+        );
+        let nodes = vec![
+            node("call", "f", "Outer", &["in"], &["mid"], vec![]),
+            node("call", "f", "Outer", &["mid"], &["out"], vec![]),
+            // A name that an inner value would get.
+            node("", "", "Abs", &["out"], &["call/i/t"], vec![]),
+        ];
+        let model = read(nodes, vec![inner, outer]).unwrap();
+        assert_eq!(
+            show(&model.graph.nodes),
+            [
+                "call/i/r: Relu(in) -> call/i/t_1",
+                "call/i/Neg_1: Neg(call/i/t_1) -> call/t",
+                "call/i_2/r: Relu(call/t) -> call/i_2/t",
+                "call/i_2/Neg_1: Neg(call/i_2/t) -> mid",
+                "call_2/i/r: Relu(mid) -> call_2/i/t",
+                "call_2/i/Neg_1: Neg(call_2/i/t) -> call_2/t",
+                "call_2/i_2/r: Relu(call_2/t) -> call_2/i_2/t",
+                "call_2/i_2/Neg_1: Neg(call_2/i_2/t) -> out",
+                "Abs_2: Abs(out) -> call/i/t",
+            ]
+        );
+        assert!(model.graph.nodes[..8].iter().all(|n| n.opset == 15) && model.graph.nodes[8].opset == 18);
+        assert_eq!(model.notes, ["inlined 6 calls of 2 model-local functions"]);
+    }
+
+    #[test]
+    fn attributes_come_from_the_call_then_the_default_then_nowhere() {
+        let mut f = function(
+            "F",
+            &["x", "opt"],
+            &["y", "z"],
+            vec![node(
+                "n",
+                "",
+                "Op",
+                &["x", "opt"],
+                &["y"],
+                vec![reference("given", "p"), reference("default", "q"), reference("absent", "r"), int("plain", 4)],
+            )],
+        );
+        f.attribute_proto = vec![int("q", 2), int("p", 9)];
+        let model = read(vec![node("c", "f", "F", &["a"], &["b"], vec![int("p", 1)])], vec![f.clone()]).unwrap();
+        assert_eq!(show(&model.graph.nodes), ["c/n: Op(a,) -> b default=2 given=1 plain=4"]);
+        // A reference inside a nested call reaches the outer call's attribute.
+        let g = function("G", &["x"], &["y"], vec![node("f", "f", "F", &["x"], &["y"], vec![reference("p", "s")])]);
+        let model = read(vec![node("c", "f", "G", &["a"], &["b"], vec![int("s", 7)])], vec![f, g]).unwrap();
+        assert_eq!(show(&model.graph.nodes), ["c/f/n: Op(a,) -> b default=2 given=7 plain=4"]);
+        assert!(read(vec![node("c", "", "Op", &[], &["b"], vec![reference("p", "s")])], vec![]).is_err());
+    }
+
+    #[test]
+    fn subgraphs_capture_and_shadow() {
+        let branch = body(
+            "then_branch",
+            vec![
+                node("c", "f", "Id", &["x"], &["u"], vec![]),
+                node("a", "", "Add", &["u", "t"], &["y"], vec![]), // `y` shadows the function's output
+            ],
+            &["y"],
+        );
+        let f = function(
+            "F",
+            &["x", "cond"],
+            &["y"],
+            vec![node("t", "", "Abs", &["x"], &["t"], vec![]), node("if", "", "If", &["cond"], &["y"], vec![branch])],
+        );
+        let id = function("Id", &["a"], &["a"], vec![]);
+        let model = read(vec![node("k", "f", "F", &["p", "q"], &["out"], vec![])], vec![f, id]).unwrap();
+        assert_eq!(
+            show(&model.graph.nodes),
+            [
+                "k/t: Abs(p) -> k/t",
+                "k/if: If(q) -> out then_branch={k/c/Identity_0: Identity(p) -> k/u; k/a: Add(k/u,k/t) -> k/y => k/y}",
+            ]
+        );
+    }
+
+    #[test]
+    fn recursion_depth_and_growth_are_bounded() {
+        let calls = |to: &str, n: usize| -> Vec<NodeProto> {
+            (0..n).map(|_| node("", "f", to, &["x"], &["y"], vec![])).collect()
+        };
+        let main = || calls("F0", 1);
+        let looped =
+            vec![function("F0", &["x"], &["y"], calls("F1", 1)), function("F1", &["x"], &["y"], calls("F0", 1))];
+        assert!(read(main(), looped).unwrap_err().to_string().contains("calls itself"));
+        let chain =
+            (0..1000).map(|i| function(&format!("F{i}"), &["x"], &["y"], calls(&format!("F{}", i + 1), 1))).collect();
+        assert!(read(main(), chain).unwrap_err().to_string().contains("deep"));
+        let bomb =
+            (0..40).map(|i| function(&format!("F{i}"), &["x"], &["y"], calls(&format!("F{}", i + 1), 10))).collect();
+        assert!(read(main(), bomb).unwrap_err().to_string().contains("fit in memory"));
+        let f = function("F0", &["x"], &["y"], vec![]);
+        assert!(read(vec![node("", "f", "F0", &["x", "x"], &["y"], vec![])], vec![f]).is_err());
     }
 }

@@ -5,5 +5,7 @@ pub mod map;
 mod payload;
 pub mod proto;
 mod read;
+mod write;
 
 pub use read::{read, read_bytes};
+pub use write::write;

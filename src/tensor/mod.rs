@@ -4,6 +4,7 @@ mod dense;
 mod dtype;
 mod fact;
 mod narrow;
+pub mod npz;
 pub mod num;
 
 pub use dense::{Element, Tensor, element_count};
