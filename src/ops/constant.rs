@@ -13,7 +13,7 @@ use super::elements::{Elements, Writer, ints};
 use super::spec::{Attr, NodeSpec};
 use super::{Access, Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Input, Inputs, Op, Role, input, opt, sample};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Fact, Shape, Tensor, element_count};
+use crate::tensor::{Container, DType, Fact, Shape, Tensor, element_count};
 
 /// The family's table rows.
 pub const ENTRIES: &[Entry] = &[
@@ -121,27 +121,6 @@ fn window(rank: usize, start: i64, end: Option<i64>) -> std::ops::Range<usize> {
     };
     let (start, end) = (clamp(start), end.map_or(rank, clamp));
     start..end.max(start)
-}
-
-/// The result of Shape and Size when the input's dims tell it, though its values do not exist yet: Shape needs only the dims in
-/// its range. `None` for every other operator and for unknown dims.
-pub fn fold_from_facts(op: &Op, inputs: &[Option<Input>]) -> Option<Tensor> {
-    let Op::Constant(op) = op else { return None };
-    let fact = (*inputs.first()?)?.fact;
-    if fact.container != crate::tensor::Container::Tensor {
-        return None;
-    }
-    match op {
-        Constant::Shape { start, end } => {
-            let dims = fact.shape.dims()?;
-            let part: Option<Vec<i64>> = dims[window(dims.len(), *start, *end)].iter().map(|d| d.map(|d| d as i64)).collect();
-            let part = part?;
-            let n = part.len();
-            Tensor::from_vec(part, &[n]).ok()
-        }
-        Constant::Size => Some(Tensor::scalar(fact.shape.elements()? as i64)),
-        _ => None,
-    }
 }
 
 fn sizes(list: &[i64]) -> Result<Vec<usize>> {
@@ -282,6 +261,30 @@ impl Family for Constant {
     fn handles_narrow(&self) -> bool {
         true
     }
+    fn constant(&self) -> Option<&Tensor> {
+        match self {
+            Constant::Constant(t) => Some(t),
+            _ => None,
+        }
+    }
+    /// Shape needs only the dims in its range.
+    fn fold(&self, inputs: &[Option<Input>]) -> Option<Tensor> {
+        let (Constant::Shape { .. } | Constant::Size) = self else { return None };
+        let fact = (*inputs.first()?)?.fact;
+        if fact.container != Container::Tensor {
+            return None;
+        }
+        match self {
+            Constant::Shape { start, end } => {
+                let dims = fact.shape.dims()?;
+                let part = &dims[window(dims.len(), *start, *end)];
+                let part: Vec<i64> = part.iter().map(|d| d.map(|d| d as i64)).collect::<Option<_>>()?;
+                let n = part.len();
+                Tensor::from_vec(part, &[n]).ok()
+            }
+            _ => Some(Tensor::scalar(fact.shape.elements()? as i64)),
+        }
+    }
 }
 
 fn depth(t: &Tensor) -> Result<usize> {
@@ -366,10 +369,10 @@ mod tests {
     fn a_shape_is_known_when_the_dims_in_its_range_are() {
         let fact = Fact::new(DType::F32, Shape::partial(vec![None, Some(3), Some(4)]));
         let seen = [Some(Input { fact: &fact, value: None })];
-        let fold = |start, end| fold_from_facts(&Op::Constant(Constant::Shape { start, end }), &seen);
+        let fold = |start, end| Constant::Shape { start, end }.fold(&seen);
         assert_eq!(fold(-2, None).unwrap().to_i64s().unwrap(), [3, 4]);
         assert!(fold(0, None).is_none());
-        assert!(fold_from_facts(&Op::Constant(Constant::Size), &seen).is_none());
+        assert!(Constant::Size.fold(&seen).is_none());
     }
 
     #[test]

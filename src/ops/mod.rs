@@ -179,6 +179,14 @@ pub trait Body: Debug + Send + Sync {
     fn charge(&self) -> Charge;
     /// Executes it: formal inputs, then captures.
     fn eval(&self, cx: &EvalCx, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
+    /// The value of output `i` when it is a constant of the subgraph.
+    fn constant_output(&self, _i: usize) -> Option<Tensor> {
+        None
+    }
+    /// The formal input that output `i` is, when the subgraph passes it on unchanged.
+    fn passes_input(&self, _i: usize) -> Option<usize> {
+        None
+    }
     /// The graph behind it.
     fn as_any(&self) -> &dyn Any;
 }
@@ -359,6 +367,10 @@ families! {
     Constant: constant;
     /// Random numbers.
     Random: random;
+    /// Reductions, ArgMax, ArgMin, CumSum, CumProd.
+    Reduce: reduce;
+    /// If, Loop, Scan.
+    Control: control;
 }
 
 /// The operator table, sorted by (domain, name).
