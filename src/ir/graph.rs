@@ -1,6 +1,7 @@
 //! What a model is: typed nodes in topological order, values with facts. Immutable once built.
 
 use crate::error::{Error, Result};
+use crate::ops::cast::Cast;
 use crate::ops::{Body, Charge, CostCx, EvalCx, Input, Op};
 use crate::tensor::{Fact, Tensor};
 use std::any::Any;
@@ -189,6 +190,21 @@ impl Body for Graph {
         let inner = EvalCx { depth: cx.depth + 1, ..*cx };
         let ids = self.inputs.iter().chain(&self.captures).copied();
         super::interp::run(self, &inner, ids.zip(inputs.iter().cloned()), None, &mut |_, _| {})
+    }
+    fn constant_output(&self, i: usize) -> Option<Tensor> {
+        self.value(*self.outputs.get(i)?).constant.clone()
+    }
+    fn passes_input(&self, i: usize) -> Option<usize> {
+        let mut value = *self.outputs.get(i)?;
+        loop {
+            match self.value(value).source {
+                Source::Input(k) => return Some(k),
+                Source::Node(id, 0) if matches!(self.node(id).op, Op::Cast(Cast::Identity)) => {
+                    value = self.node(id).inputs.first().copied().flatten()?;
+                }
+                _ => return None,
+            }
+        }
     }
     fn as_any(&self) -> &dyn Any {
         self
