@@ -122,6 +122,9 @@ impl PackedB {
 /// Columns `n0..n0 + nn` as panels `[panel][k][NR]`; the last panel has one or two vectors, padded with zeros.
 fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn: usize, to: &mut [f32]) {
     let (l, nr) = (isa.lanes(), isa.nr());
+    if k == 0 {
+        return;
+    }
     let base = &b.data[batch * b.batch..];
     let mut at = 0;
     let mut col = 0;
@@ -136,17 +139,26 @@ fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn: usize, to
                 row[width..].fill(0.0);
             }
         } else {
-            // Blocks of rows, so that the lines written stay in the first-level cache over the columns.
-            for (block, rows) in panel.chunks_mut(64 * padded).enumerate() {
-                let count = rows.len() / padded;
-                for c in 0..padded {
-                    if c >= width {
-                        rows[c..].iter_mut().step_by(padded).for_each(|x| *x = 0.0);
-                    } else {
-                        let src = &base[from + c * b.col + block * 64 * b.row..];
-                        let src = src[..(count - 1) * b.row + 1].iter().step_by(b.row.max(1));
-                        rows[c..].iter_mut().step_by(padded).zip(src).for_each(|(d, s)| *d = *s);
+            panel.fill(0.0);
+            if b.row == 1 {
+                // Columns are contiguous: eight at a time become 8-value runs of rows.
+                let mut c = 0;
+                while c + 8 <= width {
+                    let cols: [&[f32]; 8] = std::array::from_fn(|i| &base[from + (c + i) * b.col..][..k]);
+                    for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
+                        let run = cols.map(|col| col[r]);
+                        row[c..c + 8].copy_from_slice(&run);
                     }
+                    c += 8;
+                }
+                for c in c..width {
+                    let col = &base[from + c * b.col..][..k];
+                    panel[c..].iter_mut().step_by(padded).zip(col).for_each(|(d, s)| *d = *s);
+                }
+            } else {
+                for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
+                    let src = base[r * b.row + from..].iter().step_by(b.col.max(1));
+                    row[..width].iter_mut().zip(src).for_each(|(d, s)| *d = *s);
                 }
             }
         }
@@ -160,20 +172,30 @@ fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn: usize, to
 fn pack_a(isa: Isa, a: Mat<'_>, batch: usize, k: usize, m0: usize, mm: usize, alpha: f32, to: &mut [f32]) {
     let l = isa.lanes();
     let base = &a.data[batch * a.batch..];
-    for (kb, block) in to.chunks_exact_mut(mm * l).enumerate() {
-        let width = l.min(k - kb * l);
-        if a.col == 1 {
-            for (m, row) in block.chunks_exact_mut(l).enumerate() {
-                let src = &base[(m0 + m) * a.row + kb * l..][..width];
-                if width == l && l == 8 {
-                    row[..8].copy_from_slice(&src[..8]);
-                } else if width == l && l == 16 {
-                    row[..16].copy_from_slice(&src[..16]);
-                } else {
-                    row[..width].copy_from_slice(src);
+    if a.col == 1 {
+        // Whole cache lines of a row at a time: 16 values make one or two blocks.
+        let per = 16 / l;
+        for (pair, blocks) in to.chunks_mut(per * mm * l).enumerate() {
+            let k0 = pair * 16;
+            for m in 0..mm {
+                let src = &base[(m0 + m) * a.row + k0..][..16.min(k - k0)];
+                match (src.as_chunks::<16>().0.first(), l) {
+                    (Some(line), 8) => {
+                        blocks[m * 8..][..8].copy_from_slice(&line[..8]);
+                        blocks[(mm + m) * 8..][..8].copy_from_slice(&line[8..]);
+                    }
+                    (Some(line), 16) => blocks[m * 16..][..16].copy_from_slice(line),
+                    _ => {
+                        for (j, part) in src.chunks(l).enumerate() {
+                            blocks[(j * mm + m) * l..][..part.len()].copy_from_slice(part);
+                        }
+                    }
                 }
             }
-        } else {
+        }
+    } else {
+        for (kb, block) in to.chunks_exact_mut(mm * l).enumerate() {
+            let width = l.min(k - kb * l);
             for c in 0..width {
                 let src = base[(kb * l + c) * a.col + m0 * a.row..].iter().step_by(a.row.max(1));
                 block[c..].iter_mut().step_by(l).zip(src).for_each(|(d, s)| *d = *s);

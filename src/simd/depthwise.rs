@@ -100,8 +100,10 @@ impl<const K: usize, const SW: usize> SimdOp for Plane<'_, '_, '_, K, SW> {
         let (ih, dh) = (d.ih as isize, d.dilation.0 as isize);
         for b in 0..dst.b_len() {
             let ih0 = ((dst.b0 + b) * d.stride.0) as isize - d.pad.0 as isize;
-            let first = if ih0 < 0 { (-ih0 + dh - 1) / dh } else { 0 };
-            let end = if ih0 >= ih { 0 } else { (ih - ih0 + dh - 1) / dh };
+            // Rounded up; a division would cost as much as some taps.
+            let rows = |n: isize| if dh == 1 { n } else { (n + dh - 1) / dh };
+            let first = if ih0 < 0 { rows(-ih0) } else { 0 };
+            let end = if ih0 >= ih { 0 } else { rows(ih - ih0) };
             let kh = (first as usize).min(d.k.0)..(end as usize).min(d.k.0);
             let shift = a * dst.stride_a() + b * dst.stride_b();
             let res = d.residual.map_or(std::ptr::null(), |r| r[dst.origin + shift..].as_ptr());
@@ -180,15 +182,28 @@ unsafe fn tile<S: Simd, const N: usize, const K: usize, const SW: usize, const F
             for (j, w) in w.iter_mut().enumerate() {
                 *w = s.load_ptr(d.wei.as_ptr().add((kh * K + j) * l));
             }
-            for i in 0..(N - 1) * SW + K {
-                let here = col + i as isize;
-                if !FREE && (here < 0 || here >= d.iw as isize) {
-                    continue;
+            if SW == 1 {
+                // Input by input: each is loaded once and used for all the outputs it reaches.
+                for i in 0..N - 1 + K {
+                    let here = col + i as isize;
+                    if !FREE && (here < 0 || here >= d.iw as isize) {
+                        continue;
+                    }
+                    let x = s.load_ptr(from.wrapping_add(i * l));
+                    for j in 0..K {
+                        if i >= j && i - j < N {
+                            acc[i - j] = s.fma(x, w[j], acc[i - j]);
+                        }
+                    }
                 }
-                let x = s.load_ptr(from.wrapping_add(i * l));
-                for j in 0..K {
-                    if i >= j && (i - j) % SW == 0 && (i - j) / SW < N {
-                        acc[(i - j) / SW] = s.fma(x, w[j], acc[(i - j) / SW]);
+            } else {
+                // Few outputs share an input: tap by tap, with the load as an operand.
+                for (j, &w) in w.iter().enumerate() {
+                    for (p, a) in acc.iter_mut().enumerate() {
+                        let here = col + (p * SW + j) as isize;
+                        if FREE || (here >= 0 && here < d.iw as isize) {
+                            *a = s.fma(s.load_ptr(from.wrapping_add((p * SW + j) * l)), w, *a);
+                        }
                     }
                 }
             }

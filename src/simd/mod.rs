@@ -185,6 +185,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Rows of the register tile beside two vectors of columns.
     const MR: usize;
+    /// Rows of the register tile beside one vector of columns; at most 14.
+    const MR_ONE: usize;
     /// The instruction set.
     const ISA: Isa;
     /// Vector of f32.

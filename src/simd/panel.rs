@@ -72,6 +72,9 @@ pub struct Panel<'a> {
     pub clamp: (f32, f32),
 }
 
+/// Pixels per tile of a plain source, largest first.
+const PLAIN_SHAPES: [usize; 5] = [14, 6, 4, 2, 1];
+
 #[derive(Clone, Copy)]
 struct Raw {
     wei: *const f32,
@@ -194,11 +197,19 @@ impl SimdOp for Run<'_, '_, '_> {
             PanelDst::Columns { col } if col + p.nb * l > seg => Some(seg - col),
             _ => None,
         };
-        let tiles = px.div_ceil(S::MR);
+        let most = if p.nb == 1 { S::MR_ONE } else { S::MR };
+        let tiles = px.div_ceil(most);
         for row in 0..rows {
             let mut at = 0;
-            for t in 0..tiles {
-                let n = px / tiles + usize::from(t < px % tiles);
+            let mut t = 0;
+            while at < px {
+                let n = if plain {
+                    // Few shapes: the plain form is for first layers alone.
+                    PLAIN_SHAPES.into_iter().find(|&n| n <= most.min(px - at)).unwrap_or(1)
+                } else {
+                    px / tiles + usize::from(t < px % tiles)
+                };
+                t += 1;
                 // SAFETY: `row < rows`, `at + n <= px`: inside what was checked above for the source, and inside
                 // the tile's own segments for the destination and the residual (null only when absent).
                 unsafe {
@@ -236,7 +247,7 @@ unsafe fn tile_cut<S: Simd>(
     const MAX: usize = 14 * 32;
     let nr = nb * S::LANES;
     let (mut out, mut add) = ([0.0f32; MAX], [0.0f32; MAX]);
-    // SAFETY: n <= MR <= 14 rows of nr <= 32 values fit the copies; `width < nr` columns exist at dst and res.
+    // SAFETY: n <= 14 rows of nr <= 32 values fit the copies; `width < nr` columns exist at dst and res.
     unsafe {
         for i in 0..n {
             if raw.accumulate {
@@ -274,7 +285,7 @@ unsafe fn tile_any<S: Simd>(
     macro_rules! by_px {
         ($nb:literal, $plain:literal: $($n:literal)*) => {
             match n {
-                $($n => if const { $n <= S::MR } {
+                $($n => if const { $n <= if $nb == 1 { S::MR_ONE } else { S::MR } } {
                     s.vectorize(Tile::<$n, $nb, $plain> { raw, src, dst, res })
                 },)*
                 _ => unreachable!("tile of {n} pixels"),
@@ -284,8 +295,8 @@ unsafe fn tile_any<S: Simd>(
     match (nb, plain) {
         (1, false) => by_px!(1, false: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (2, false) => by_px!(2, false: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (1, true) => by_px!(1, true: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        _ => by_px!(2, true: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (1, true) => by_px!(1, true: 1 2 4 6 14),
+        _ => by_px!(2, true: 1 2 4 6 14),
     }
 }
 
@@ -349,18 +360,15 @@ unsafe fn tile<S: Simd, const PX: usize, const NB: usize, const PLAIN: bool>(
                 for t in 0..raw.n_taps {
                     let at = block.add(*raw.taps.add(t));
                     let mut c = 0;
-                    while c + 4 <= cn {
+                    while c + 2 <= cn {
                         step::<S, PX, NB>(s, &mut acc, at.add(c), l, wei);
                         step::<S, PX, NB>(s, &mut acc, at.add(c + 1), l, wei.add(NB * l));
-                        step::<S, PX, NB>(s, &mut acc, at.add(c + 2), l, wei.add(2 * NB * l));
-                        step::<S, PX, NB>(s, &mut acc, at.add(c + 3), l, wei.add(3 * NB * l));
-                        wei = wei.add(4 * NB * l);
-                        c += 4;
+                        wei = wei.add(2 * NB * l);
+                        c += 2;
                     }
-                    while c < cn {
+                    if c < cn {
                         step::<S, PX, NB>(s, &mut acc, at.add(c), l, wei);
                         wei = wei.add(NB * l);
-                        c += 1;
                     }
                 }
                 block = block.wrapping_add(raw.kb_stride);
