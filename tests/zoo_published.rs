@@ -1,44 +1,100 @@
 //! Every built-in architecture against integers that others counted: `fixtures/published.csv`, to the last digit.
 
+use madd_prof::ir::{Bindings, build};
+use madd_prof::ops::spec::{Attr, ModelSpec};
 use madd_prof::zoo;
+use std::collections::HashMap;
 
-/// Learned elements and running statistics, read off the graph's constants by the operators that use them.
-fn params(spec: &madd_prof::ops::spec::ModelSpec) -> (u64, u64) {
+#[derive(Debug, PartialEq)]
+struct Count {
+    params: u64,
+    madds: u64,
+    dw_madds: u64,
+    bn_statistics: u64,
+}
+
+fn facts() -> Vec<(String, Count)> {
+    let mut reader = csv::Reader::from_reader(include_str!("../fixtures/published.csv").as_bytes());
+    let row = |r: csv::StringRecord| {
+        let n = |i: usize| r[i].parse().unwrap();
+        (r[1].to_string(), Count { params: n(2), madds: n(3), dw_madds: n(4), bn_statistics: n(5) })
+    };
+    reader.records().map(|r| row(r.unwrap())).collect()
+}
+
+/// Learned elements and running statistics, read off the definition's constants without the analysis.
+fn stored(spec: &ModelSpec) -> (u64, u64) {
     let (mut learned, mut statistics) = (0, 0);
     for (name, tensor) in &spec.graph.initializers {
-        let uses = spec.graph.nodes.iter().flat_map(|n| {
-            n.inputs.iter().enumerate().filter(|(_, i)| *i == name).map(|(k, _)| (n.op_type.as_str(), k))
-        });
-        let n = tensor.len() as u64;
-        let is_setting = |(op, k): (&str, usize)| matches!((op, k), ("Clip" | "Reshape" | "Slice" | "Split", 1..));
-        match uses.clone().next() {
-            Some(("BatchNormalization", 3 | 4)) => statistics += n,
-            Some(first) if !is_setting(first) && tensor.rank() > 0 => learned += n,
+        let float = tensor.dtype() == madd_prof::tensor::DType::F32 && tensor.rank() > 0;
+        match name.rsplit('.').next() {
+            Some("running_mean" | "running_var") => statistics += tensor.len() as u64,
+            Some(last) if float && last != "inv_freq" => learned += tensor.len() as u64,
             _ => {}
         }
     }
     (learned, statistics)
 }
 
-struct Fact {
-    name: String,
-    params: u64,
-    bn_statistics: u64,
+/// Whether a node convolves each channel on its own.
+fn depthwise(spec: &ModelSpec) -> HashMap<&str, bool> {
+    let dims: HashMap<&str, &[usize]> = spec.graph.initializers.iter().map(|(n, t)| (n.as_str(), t.dims())).collect();
+    let is = |n: &madd_prof::ops::spec::NodeSpec| {
+        let grouped = matches!(n.attrs.get("group"), Some(Attr::Int(g)) if *g > 1);
+        grouped && n.op_type == "Conv" && dims[n.inputs[1].as_str()][1] == 1
+    };
+    spec.graph.nodes.iter().map(|n| (n.name.as_str(), is(n))).collect()
 }
 
-fn facts() -> Vec<Fact> {
-    let text = include_str!("../fixtures/published.csv");
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let rows = reader.records().map(|r| r.unwrap());
-    rows.map(|r| Fact { name: r[1].into(), params: r[2].parse().unwrap(), bn_statistics: r[5].parse().unwrap() })
-        .collect()
+fn analysed(name: &str, spec: &ModelSpec) -> Count {
+    let model = build(spec, &Bindings::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let analysis = madd_prof::analysis::analyze(&model.graph);
+    let totals = analysis.totals;
+    assert_eq!((totals.unknown_nodes, totals.unknown_traffic), (0, 0), "{name}");
+    let depthwise = depthwise(spec);
+    let dw = analysis.rows.iter().filter(|r| depthwise.get(r.name.as_str()) == Some(&true));
+    Count {
+        params: totals.params,
+        madds: totals.work.madds,
+        dw_madds: dw.map(|r| r.work().unwrap().madds).sum(),
+        bn_statistics: totals.statistics,
+    }
 }
 
 #[test]
-fn parameters_and_statistics_hit_the_published_integers() {
-    for fact in facts() {
-        let spec = zoo::build(&fact.name).unwrap();
-        assert_eq!(params(&spec), (fact.params, fact.bn_statistics), "{}", fact.name);
+fn every_count_hits_the_published_integer() {
+    for (name, want) in facts() {
+        let spec = zoo::build(&name).unwrap();
+        assert_eq!(stored(&spec), (want.params, want.bn_statistics), "{name}");
+        assert_eq!(analysed(&name, &spec), want, "{name}");
+    }
+}
+
+#[test]
+fn definitions_carry_the_same_integers_as_the_fixture() {
+    let facts: HashMap<String, Count> = facts().into_iter().collect();
+    let mut carried = 0;
+    for info in zoo::list().unwrap() {
+        for exact in zoo::show(info.name).unwrap().exact {
+            let zoo::Exact { at, params, madds, dw_madds, bn_statistics } = exact;
+            assert_eq!(facts.get(&at), Some(&Count { params, madds, dw_madds, bn_statistics }), "{at}");
+            assert_eq!(zoo::show(&at).unwrap().name, at, "not the shortest name");
+            carried += 1;
+        }
+    }
+    assert_eq!(carried, facts.len());
+}
+
+#[test]
+fn published_figures_lie_near_the_counts_unless_a_note_says_why() {
+    let facts: HashMap<String, Count> = facts().into_iter().collect();
+    for info in zoo::list().unwrap() {
+        for p in zoo::show(info.name).unwrap().published {
+            let Some(count) = facts.get(&p.at).filter(|_| p.note.is_none()) else { continue };
+            let near = |printed: f64, exact: u64| (printed * 1e6 - exact as f64).abs() <= 0.04 * exact as f64;
+            assert!(p.params_m.is_none_or(|v| near(v, count.params)), "{}: {:?}", p.at, p.params_m);
+            assert!(p.madds_m.is_none_or(|v| near(v, count.madds)), "{}: {:?}", p.at, p.madds_m);
+        }
     }
 }
 

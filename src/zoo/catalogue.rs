@@ -9,13 +9,28 @@ use std::sync::LazyLock;
 
 /// The embedded definition files: one line per family.
 const FILES: &[(&str, &str)] = &[
+    ("alexnet", include_str!("../../zoo/alexnet.json")),
+    ("bert", include_str!("../../zoo/bert.json")),
+    ("convnext", include_str!("../../zoo/convnext.json")),
     ("densenet", include_str!("../../zoo/densenet.json")),
+    ("efficientnet", include_str!("../../zoo/efficientnet.json")),
     ("ghostnet", include_str!("../../zoo/ghostnet.json")),
+    ("googlenet", include_str!("../../zoo/googlenet.json")),
+    ("gpt", include_str!("../../zoo/gpt.json")),
+    ("inception", include_str!("../../zoo/inception.json")),
+    ("llama", include_str!("../../zoo/llama.json")),
+    ("mnasnet", include_str!("../../zoo/mnasnet.json")),
     ("mobilenet_v1", include_str!("../../zoo/mobilenet_v1.json")),
     ("mobilenet_v2", include_str!("../../zoo/mobilenet_v2.json")),
+    ("mobilenet_v3", include_str!("../../zoo/mobilenet_v3.json")),
+    ("mobilenet_v4", include_str!("../../zoo/mobilenet_v4.json")),
+    ("regnet", include_str!("../../zoo/regnet.json")),
     ("resnet", include_str!("../../zoo/resnet.json")),
+    ("shufflenet_v1", include_str!("../../zoo/shufflenet_v1.json")),
+    ("shufflenet_v2", include_str!("../../zoo/shufflenet_v2.json")),
     ("squeezenet", include_str!("../../zoo/squeezenet.json")),
     ("vgg", include_str!("../../zoo/vgg.json")),
+    ("vit", include_str!("../../zoo/vit.json")),
 ];
 
 /// Something a user may set after `@`.

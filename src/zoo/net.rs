@@ -258,6 +258,27 @@ impl Net {
         values.swap_remove(0)
     }
 
+    /// A node that several blocks share: asking for the same operator at the same path again gives the first one.
+    pub fn once(&mut self, path: &str, op: &str, inputs: &[&str], dims: &[usize]) -> Value {
+        self.once_with(path, op, inputs, &[], dims)
+    }
+
+    /// [`Net::once`] with attributes.
+    pub fn once_with(
+        &mut self,
+        path: &str,
+        op: &str,
+        inputs: &[&str],
+        attrs: &[(&str, Attr)],
+        dims: &[usize],
+    ) -> Value {
+        let name = format!("{}/{op}", scope(path));
+        if self.nodes_named.contains_key(&name) {
+            return Value { name: format!("{name}_output_0"), dims: dims.to_vec() };
+        }
+        self.node(path, op, inputs, attrs, dims)
+    }
+
     /// A convolution.
     pub fn conv(&mut self, x: &Value, path: &str, out: usize, conv: Conv) -> Result<Value> {
         let &[n, c, h, w] = &x.dims[..] else { return Err(not_an_image(path, x)) };
@@ -357,6 +378,12 @@ impl Net {
         let y = self.conv(x, paths[0], out, conv)?;
         let y = self.bn(&y, paths[1])?;
         self.act(&y, paths[2], act)
+    }
+
+    /// Convolution and batch normalisation that close a residual branch (or not).
+    pub fn conv_bn(&mut self, x: &Value, paths: [&str; 2], out: usize, conv: Conv, closing: bool) -> Result<Value> {
+        let y = self.conv(x, paths[0], out, conv.linear())?;
+        if closing { self.bn_residual(&y, paths[1]) } else { self.bn(&y, paths[1]) }
     }
 
     /// Convolution, batch normalisation, activation as a sequence `path.0`, `path.1`, `path.2`.

@@ -73,20 +73,9 @@ impl Row<'_> {
     pub fn size_or(&self, field: &str, default: usize) -> Result<usize> {
         Ok(self.opt_size(field)?.unwrap_or(default))
     }
-    /// Sizes.
-    pub fn sizes(&self, field: &str) -> Result<Vec<usize>> {
-        let list = self.get(field).and_then(Json::as_array).ok_or_else(|| self.wrong(field, "a list of sizes"))?;
-        list.iter()
-            .map(|v| v.as_u64().map(|v| v as usize))
-            .collect::<Option<_>>()
-            .ok_or_else(|| self.wrong(field, "sizes"))
-    }
-    /// A number with a default.
-    pub fn number_or(&self, field: &str, default: f64) -> Result<f64> {
-        match self.get(field) {
-            None => Ok(default),
-            Some(v) => v.as_f64().ok_or_else(|| self.wrong(field, "a number")),
-        }
+    /// A number.
+    pub fn number(&self, field: &str) -> Result<f64> {
+        self.get(field).and_then(Json::as_f64).ok_or_else(|| self.wrong(field, "a number"))
     }
     /// Whether a field is set and true.
     pub fn flag(&self, field: &str) -> Result<bool> {

@@ -3,6 +3,7 @@
 use super::super::net::{Act, Conv, Net, Pool, Value};
 use super::super::row::Row;
 use crate::error::Result;
+use crate::ops::spec::Attr;
 
 /// A convolution, with batch normalisation unless `bn` is false, and an activation.
 ///
@@ -10,7 +11,8 @@ use crate::error::Result;
 /// `bn_name` and `act_name` where those are given or there is no normalisation.
 pub fn conv(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let (k, out, bn, act) = (row.size("k")?, row.channels("c")?, row.flag_or("bn", true)?, row.act()?);
-    let mut conv = Conv::of(k).stride(row.stride()?).groups(row.size_or("groups", 1)?).bias(row.flag_or("bias", !bn)?);
+    let groups = if row.flag("depthwise")? { x.c() } else { row.size_or("groups", 1)? };
+    let mut conv = Conv::of(k).stride(row.stride()?).groups(groups).bias(row.flag_or("bias", !bn)?);
     if let Some(p) = row.opt_size("p")? {
         conv = conv.pad(p);
     }
@@ -79,4 +81,15 @@ pub fn classifier(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let y = net.global_pool(x, row.text_or("pool", "avgpool")?)?;
     let y = net.flatten(&y, "flatten");
     net.linear(&y, &row.path, row.size("classes")?)
+}
+
+/// Local response normalisation over neighbouring channels.
+pub fn local_norm(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
+    let attrs = [
+        ("size", Attr::Int(row.size("size")? as i64)),
+        ("alpha", Attr::Float(1e-4)),
+        ("beta", Attr::Float(0.75)),
+        ("bias", Attr::Float(1.0)),
+    ];
+    Ok(net.node(&row.path, "LRN", &[&x.name], &attrs, &x.dims))
 }

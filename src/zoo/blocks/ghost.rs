@@ -5,10 +5,14 @@ use super::super::row::{Row, rounded};
 use super::squeeze_excite;
 use crate::error::Result;
 
-/// A ghost module: 1x1 to half the channels, depthwise 3x3 on those, both side by side.
+/// A ghost module: 1x1 to half the channels, depthwise 3x3 on those, both side by side. Without activation it closes a branch.
 fn ghost(net: &mut Net, x: &Value, path: &str, out: usize, act: Act) -> Result<Value> {
     let half = out.div_ceil(2);
-    let primary = net.conv_seq(x, &format!("{path}.primary_conv"), half, Conv::of(1), act)?;
+    let [a, b, c] = [0, 1, 2].map(|i| format!("{path}.primary_conv.{i}"));
+    let primary = match act {
+        Act::None => net.conv_bn(x, [&a, &b], half, Conv::of(1), true)?,
+        _ => net.conv_bn_act(x, [&a, &b, &c], half, Conv::of(1), act)?,
+    };
     let cheap = net.conv_seq(&primary, &format!("{path}.cheap_operation"), half, Conv::of(3).groups(half), act)?;
     let y = net.concat(&[&primary, &cheap], 1, path)?;
     if y.c() == out { Ok(y) } else { net.slice(&y, 0, out, 1, path) }

@@ -18,13 +18,13 @@ pub fn separable(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
 
 /// Expand, depthwise, squeeze-and-excite if asked for, project without activation; a residual where the shape allows.
 ///
-/// The hidden width is `exp` (scaled) or `t` times the input; no expansion where it equals the input. `se` names what the
+/// The hidden width is `exp` (scaled) or `t` times the input (rounded to 8); no expansion where it equals the input. `se` names what the
 /// squeeze width is a quarter of: `exp` (rounded to 8) or the block's `in`put.
 pub fn inverted_residual(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let (k, out, stride, act) = (row.size("k")?, row.channels("c")?, row.stride()?, row.act()?);
-    let hidden = match row.opt_size("t")? {
-        Some(t) => x.c() * t,
-        None => row.width.of(row.size("exp")?),
+    let hidden = match row.opt_size("exp")? {
+        Some(exp) => row.width.of(exp),
+        None => rounded(x.c() as f64 * row.number("t")?, 8),
     };
     let part = row.text_or("part", "block")?;
     let mut j = 0;
@@ -55,10 +55,43 @@ pub fn inverted_residual(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
             [format!("{path}.0"), format!("{path}.1")]
         }
     };
-    y = net.conv(&y, &project, out, Conv::of(1).linear())?;
-    if stride != 1 || x.c() != out {
-        return net.bn(&y, &bn);
+    let residual = stride == 1 && x.c() == out;
+    y = net.conv_bn(&y, [&project, &bn], out, Conv::of(1), residual)?;
+    if residual { net.add(x, &y, &row.path) } else { Ok(y) }
+}
+
+/// MobileNetV4's universal inverted bottleneck: depthwise `a` first (unless 0), expansion by `t`, depthwise `k` in the middle
+/// (unless 0), projection. The stride goes to the middle, or to the first where there is no middle.
+pub fn universal(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
+    let (a, k, out, stride) = (row.size("a")?, row.size("k")?, row.channels("c")?, row.stride()?);
+    let hidden = rounded(x.c() as f64 * row.number("t")?, 8);
+    let (first, middle) = if k > 0 { (1, stride) } else { (stride, 1) };
+    let paths = |name: &str| ["conv", "bn", "act"].map(|part| row.at(&format!("{name}.{part}")));
+    let mut y = x.clone();
+    let layer = |net: &mut Net, y: &Value, name: &str, out: usize, conv: Conv, act: Act| {
+        let [conv_path, bn, act_path] = paths(name);
+        net.conv_bn_act(y, [&conv_path, &bn, &act_path], out, conv, act)
+    };
+    if a > 0 {
+        y = layer(net, &y, "dw_start", x.c(), Conv::of(a).stride(first).groups(x.c()), Act::None)?;
     }
-    y = net.bn_residual(&y, &bn)?;
-    net.add(x, &y, &row.path)
+    y = layer(net, &y, "pw_exp", hidden, Conv::of(1), Act::Relu)?;
+    if k > 0 {
+        y = layer(net, &y, "dw_mid", hidden, Conv::of(k).stride(middle).groups(hidden), Act::Relu)?;
+    }
+    let residual = stride == 1 && x.c() == out;
+    let [project, bn, _] = paths("pw_proj");
+    let y = net.conv_bn(&y, [&project, &bn], out, Conv::of(1), residual)?;
+    if residual { net.add(x, &y, &row.path) } else { Ok(y) }
+}
+
+/// A dense `k` x `k` convolution that also expands by `t`, then a projection.
+pub fn fused(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
+    let (out, stride, act) = (row.channels("c")?, row.stride()?, row.act()?);
+    let hidden = rounded(x.c() as f64 * row.number("t")?, 8);
+    let [conv, bn, act_path] = ["conv_exp", "bn1", "act1"].map(|p| row.at(p));
+    let y = net.conv_bn_act(x, [&conv, &bn, &act_path], hidden, Conv::of(row.size("k")?).stride(stride), act)?;
+    let residual = stride == 1 && x.c() == out;
+    let y = net.conv_bn(&y, [&row.at("conv_pwl"), &row.at("bn2")], out, Conv::of(1), residual)?;
+    if residual { net.add(x, &y, &row.path) } else { Ok(y) }
 }

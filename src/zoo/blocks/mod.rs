@@ -1,11 +1,15 @@
 //! The blocks that rows of a definition name, one function each. To add one: write the function and a line in [`BLOCKS`].
 
 mod basic;
+mod branches;
+mod convnext;
 mod dense;
 mod fire;
 mod ghost;
 mod mobile;
 mod residual;
+mod shuffle;
+mod transformer;
 
 use super::net::{Act, Conv, Net, Value};
 use super::row::Row;
@@ -17,20 +21,43 @@ pub type Block = fn(&mut Net, &Row, &Value) -> Result<Value>;
 const BLOCKS: &[(&str, Block)] = &[
     ("avg_pool", basic::avg_pool),
     ("basic", residual::basic),
+    ("bert_embeddings", transformer::bert_embeddings),
+    ("bert_layer", transformer::bert_layer),
+    ("bert_pooler", transformer::bert_pooler),
     ("bottleneck", residual::bottleneck),
+    ("branches", branches::branches),
+    ("chain", branches::chain),
     ("classifier", basic::classifier),
     ("conv", basic::conv),
+    ("convnext", convnext::block),
+    ("convnext_downsample", convnext::downsample),
+    ("convnext_head", convnext::head),
     ("dense_layer", dense::layer),
     ("fire", fire::fire),
     ("flatten", basic::flatten),
+    ("fused_bottleneck", mobile::fused),
     ("ghost", ghost::bottleneck),
     ("global_pool", basic::global_pool),
+    ("gpt_embeddings", transformer::gpt_embeddings),
+    ("gpt_head", transformer::gpt_head),
+    ("gpt_layer", transformer::gpt_layer),
     ("inverted_residual", mobile::inverted_residual),
     ("linear", basic::linear),
+    ("llama_embeddings", transformer::llama_embeddings),
+    ("llama_head", transformer::llama_head),
+    ("llama_layer", transformer::llama_layer),
+    ("local_norm", basic::local_norm),
     ("max_pool", basic::max_pool),
     ("norm", basic::norm),
+    ("regnet", residual::regnet),
     ("separable", mobile::separable),
+    ("shuffle_grouped", shuffle::grouped),
+    ("shuffle_split", shuffle::split),
     ("transition", dense::transition),
+    ("universal_bottleneck", mobile::universal),
+    ("vit_embeddings", transformer::vit_embeddings),
+    ("vit_head", transformer::vit_head),
+    ("vit_layer", transformer::vit_layer),
 ];
 
 /// The block of a name.

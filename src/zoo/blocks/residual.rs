@@ -19,8 +19,7 @@ pub fn basic(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let (out, stride, relu) = (row.channels("c")?, row.stride()?, row.at("relu"));
     let y =
         net.conv_bn_act(x, [&row.at("conv1"), &row.at("bn1"), &relu], out, Conv::of(3).stride(stride), Act::Relu)?;
-    let y = net.conv(&y, &row.at("conv2"), out, Conv::of(3).linear())?;
-    let y = net.bn_residual(&y, &row.at("bn2"))?;
+    let y = net.conv_bn(&y, [&row.at("conv2"), &row.at("bn2")], out, Conv::of(3), true)?;
     finish(net, row, x, y, stride)
 }
 
@@ -35,8 +34,7 @@ pub fn bottleneck(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let y = net.conv_bn_act(x, [&row.at("conv1"), &row.at("bn1"), &relu], inner, reduce, Act::Relu)?;
     let spatial = Conv::of(3).stride(second).groups(groups);
     let y = net.conv_bn_act(&y, [&row.at("conv2"), &row.at("bn2"), &relu], inner, spatial, Act::Relu)?;
-    let y = net.conv(&y, &row.at("conv3"), 4 * c, Conv::of(1).linear())?;
-    let y = net.bn_residual(&y, &row.at("bn3"))?;
+    let y = net.conv_bn(&y, [&row.at("conv3"), &row.at("bn3")], 4 * c, Conv::of(1), true)?;
     finish(net, row, x, y, stride)
 }
 
@@ -49,4 +47,28 @@ fn finish(net: &mut Net, row: &Row, x: &Value, mut y: Value, stride: usize) -> R
     let identity = shortcut(net, row, x, y.c(), stride)?;
     let y = net.add(&y, &identity, &row.path)?;
     net.act(&y, &row.at("relu"), Act::Relu)
+}
+
+/// RegNet's block: 1x1, grouped 3x3 (groups of `group_width` channels), squeeze-and-excite by a quarter of the block's input for
+/// the Y nets, 1x1; no bottleneck.
+pub fn regnet(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
+    let (out, stride) = (row.channels("c")?, row.stride()?);
+    let group_width = row.size("group_width")?.min(out).max(1);
+    let f = |part: &str| row.at(&format!("f.{part}"));
+    let y = net.conv_seq(x, &f("a"), out, Conv::of(1), Act::Relu)?;
+    let spatial = Conv::of(3).stride(stride).groups(out / group_width);
+    let mut y = net.conv_seq(&y, &f("b"), out, spatial, Act::Relu)?;
+    if row.flag("se")? {
+        // Half rounds to even, as the published networks do.
+        let squeeze = (x.c() as f64 / 4.0).round_ties_even().max(1.0) as usize;
+        y = squeeze_excite(net, &y, &f("se"), ["fc1", "fc2"], squeeze, [Act::Relu, Act::Sigmoid])?;
+    }
+    let y = net.conv_bn(&y, [&f("c.0"), &f("c.1")], out, Conv::of(1), true)?;
+    let mut identity = x.clone();
+    if stride != 1 || x.c() != out {
+        let (conv, bn) = (row.at("proj.0"), row.at("proj.1"));
+        identity = net.conv_bn_act(x, [&conv, &bn, ""], out, Conv::of(1).stride(stride), Act::None)?;
+    }
+    let y = net.add(&identity, &y, &row.path)?;
+    net.act(&y, &row.at("activation"), Act::Relu)
 }
