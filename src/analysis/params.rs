@@ -270,6 +270,8 @@ fn judge(_name: &str, constant: Option<&Tensor>, dtype: Option<crate::tensor::DT
         Role::Data if !float => Verdict::Not(Why::Integer),
         Role::Data => match constant {
             Some(t) if t.len() <= 1 => Verdict::Not(Why::Scalar),
+            // Seeded weights of the zoo: counting must not make them.
+            Some(t) if t.is_lazy() => Verdict::Learned,
             Some(t) => table(t).map_or(Verdict::Learned, Verdict::Not),
             None => Verdict::Learned,
         },

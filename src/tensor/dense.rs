@@ -214,6 +214,11 @@ impl Tensor {
         matches!(self.data, Data::File(_))
     }
 
+    /// Whether the values are made only when looked at: the zoo's seeded weights.
+    pub fn is_lazy(&self) -> bool {
+        matches!(self.data, Data::Lazy(_))
+    }
+
     /// The payload's bytes.
     ///
     /// # Errors
