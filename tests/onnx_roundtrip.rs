@@ -51,6 +51,9 @@ fn everything() -> ModelSpec {
         ("float", Attr::Float(1.5)),
         ("int", Attr::Int(0)),
         ("str", Attr::Str("s".into())),
+        ("zero", Attr::Float(0.0)),
+        ("minus_zero", Attr::Float(-0.0)),
+        ("empty", Attr::Str(String::new())),
         ("tensor", Attr::Tensor(Tensor::from_vec(vec![1u8, 2], &[2]).unwrap())),
         ("floats", Attr::Floats(vec![0.0, -1.0])),
         ("ints", Attr::Ints(vec![3, -4, i64::MIN])),
@@ -151,6 +154,19 @@ fn everything_survives_writing_and_reading() -> Result<()> {
         same_model(&model, &read(&path)?);
     }
     Ok(())
+}
+
+#[test]
+fn zeros_are_written_explicitly() {
+    // The type alone would make our reader see a zero; others want the field.
+    use madd_prof::onnx::proto::ModelProto;
+    let model = <ModelProto as prost::Message>::decode(&wire(None)[..]).unwrap();
+    let attributes = &model.graph.as_ref().unwrap().node[1].attribute;
+    let attribute = |name: &str| attributes.iter().find(|a| a.name == name).unwrap();
+    assert_eq!(attribute("int").i, Some(0));
+    assert_eq!(attribute("zero").f.map(f32::to_bits), Some(0));
+    assert_eq!(attribute("minus_zero").f.map(f32::to_bits), Some((-0f32).to_bits()));
+    assert_eq!(attribute("empty").s.as_deref(), Some(&[][..]));
 }
 
 #[test]

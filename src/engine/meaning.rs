@@ -148,7 +148,8 @@ pub(super) fn shaped<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> O
     let x = operand(node, 0)?;
     let dims_of = |v: ValueId| graph.value(v).fact.shape.concrete();
     let xd = dims_of(x)?;
-    let one = |kind: Kind| Some(Shaped { kind, operands: vec![x], results: vec![node.outputs.first().copied().flatten()?] });
+    let one =
+        |kind: Kind| Some(Shaped { kind, operands: vec![x], results: vec![node.outputs.first().copied().flatten()?] });
     let ints = |i: usize| operand(node, i).and_then(value).and_then(|t| t.to_i64s().ok());
     match &node.op {
         Op::Pool(p) => {

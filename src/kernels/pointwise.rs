@@ -8,11 +8,14 @@ use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
 use crate::simd::Isa;
 
-pub(super) const UNARY: Entry = Entry { name: "activation", accepts: accepts_unary, prepare: prepare_unary, tolerance: 1e-5 };
-pub(super) const BINARY: Entry = Entry { name: "binary", accepts: accepts_binary, prepare: prepare_binary, tolerance: 1e-6 };
+pub(super) const UNARY: Entry =
+    Entry { name: "activation", accepts: accepts_unary, prepare: prepare_unary, tolerance: 1e-5 };
+pub(super) const BINARY: Entry =
+    Entry { name: "binary", accepts: accepts_binary, prepare: prepare_binary, tolerance: 1e-6 };
 pub(super) const BROADCAST: Entry =
     Entry { name: "broadcast", accepts: accepts_broadcast, prepare: prepare_broadcast, tolerance: 1e-6 };
-pub(super) const AFFINE: Entry = Entry { name: "channel-affine", accepts: accepts_affine, prepare: prepare_affine, tolerance: 1e-5 };
+pub(super) const AFFINE: Entry =
+    Entry { name: "channel-affine", accepts: accepts_affine, prepare: prepare_affine, tolerance: 1e-5 };
 
 // -------------------------------------------------------------------------------------------------------------------- unary
 
@@ -57,7 +60,11 @@ fn fit(task: &Task) -> Option<Fit> {
     let count = |d: &[usize]| d.iter().product::<usize>();
     let any_blocked = task.layouts.contains(&Layout::Blocked);
     if a == b && a == out {
-        return Some(Fit { spread: Spread::Same, swap: false, layout: if any_blocked { Layout::Blocked } else { Layout::Plain } });
+        return Some(Fit {
+            spread: Spread::Same,
+            swap: false,
+            layout: if any_blocked { Layout::Blocked } else { Layout::Plain },
+        });
     }
     for (swap, big, small, big_layout) in [(false, a, b, task.layouts[0]), (true, b, a, task.layouts[1])] {
         if big != out {
@@ -67,8 +74,17 @@ fn fit(task: &Task) -> Option<Fit> {
             // A blocked scalar would be a block; only plain ones are spread.
             return Some(Fit { spread: Spread::Scalar, swap, layout: big_layout });
         }
-        if big_layout == Layout::Blocked && big.len() == 4 && small.len() == 4 && small[..2] == big[..2] && small[2..] == [1, 1] {
-            return Some(Fit { spread: Spread::Block { row: big[2] * big[3] * task.isa.lanes() }, swap, layout: Layout::Blocked });
+        if big_layout == Layout::Blocked
+            && big.len() == 4
+            && small.len() == 4
+            && small[..2] == big[..2]
+            && small[2..] == [1, 1]
+        {
+            return Some(Fit {
+                spread: Spread::Block { row: big[2] * big[3] * task.isa.lanes() },
+                swap,
+                layout: Layout::Blocked,
+            });
         }
         let trimmed: &[usize] = &small[small.iter().take_while(|&&d| d == 1).count()..];
         if trimmed.len() <= big.len() && big[big.len() - trimmed.len()..] == *trimmed {
@@ -76,7 +92,11 @@ fn fit(task: &Task) -> Option<Fit> {
         }
         let tail = small.iter().rev().take_while(|&&d| d == 1).count();
         if small.len() == big.len() && small[..small.len() - tail] == big[..big.len() - tail] {
-            return Some(Fit { spread: Spread::Outer { row: count(&big[big.len() - tail..]) }, swap, layout: Layout::Plain });
+            return Some(Fit {
+                spread: Spread::Outer { row: count(&big[big.len() - tail..]) },
+                swap,
+                layout: Layout::Plain,
+            });
         }
     }
     None
@@ -214,7 +234,9 @@ struct ChannelAffine {
 
 fn accepts_affine(task: &Task) -> Verdict {
     match task.kind {
-        Kind::ChannelAffine { .. } if task.srcs[0].len() >= 2 => Ok(Accept { srcs: vec![task.layouts[0]], dst: task.layouts[0] }),
+        Kind::ChannelAffine { .. } if task.srcs[0].len() >= 2 => {
+            Ok(Accept { srcs: vec![task.layouts[0]], dst: task.layouts[0] })
+        }
         Kind::ChannelAffine { .. } => Err("no channel axis".into()),
         _ => Err(String::new()),
     }
@@ -230,7 +252,15 @@ fn prepare_affine(task: &Task) -> Result<Box<dyn Prepared>> {
         v
     };
     let plane = task.srcs[0][2..].iter().product();
-    Ok(Box::new(ChannelAffine { isa: task.isa, plane, width, blocks, scale: padded(scale), shift: padded(shift), act: *act }))
+    Ok(Box::new(ChannelAffine {
+        isa: task.isa,
+        plane,
+        width,
+        blocks,
+        scale: padded(scale),
+        shift: padded(shift),
+        act: *act,
+    }))
 }
 
 impl Prepared for ChannelAffine {

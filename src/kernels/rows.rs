@@ -11,10 +11,16 @@ use crate::error::{Error, Result};
 use crate::ops::window::Axis;
 use crate::simd::Isa;
 
-pub(super) const SOFTMAX: Entry = Entry { name: "softmax", accepts: |t| plain(t, matches!(t.kind, Kind::Softmax)), prepare, tolerance: 1e-5 };
-pub(super) const NORM: Entry = Entry { name: "norm", accepts: |t| plain(t, matches!(t.kind, Kind::Norm { .. })), prepare, tolerance: 1e-5 };
-pub(super) const REDUCE: Entry =
-    Entry { name: "reduce-last", accepts: |t| plain(t, matches!(t.kind, Kind::ReduceLast { .. })), prepare, tolerance: 1e-5 };
+pub(super) const SOFTMAX: Entry =
+    Entry { name: "softmax", accepts: |t| plain(t, matches!(t.kind, Kind::Softmax)), prepare, tolerance: 1e-5 };
+pub(super) const NORM: Entry =
+    Entry { name: "norm", accepts: |t| plain(t, matches!(t.kind, Kind::Norm { .. })), prepare, tolerance: 1e-5 };
+pub(super) const REDUCE: Entry = Entry {
+    name: "reduce-last",
+    accepts: |t| plain(t, matches!(t.kind, Kind::ReduceLast { .. })),
+    prepare,
+    tolerance: 1e-5,
+};
 pub(super) const TRANSPOSE: Entry =
     Entry { name: "transpose", accepts: |t| plain(t, matches!(t.kind, Kind::Transpose(_))), prepare, tolerance: 0.0 };
 pub(super) const POOL: Entry = Entry { name: "pool", accepts: accepts_pool, prepare: prepare_pool, tolerance: 1e-6 };
@@ -39,7 +45,9 @@ impl Prepared for Rows {
     fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
         let (isa, src, dst) = (self.isa, srcs[0], &mut *dsts[0]);
         match &self.kind {
-            Kind::Softmax => softmax::softmax(pool, isa, Softmax::new(self.dims.last().copied().unwrap_or(1)), src, dst),
+            Kind::Softmax => {
+                softmax::softmax(pool, isa, Softmax::new(self.dims.last().copied().unwrap_or(1)), src, dst)
+            }
             Kind::Norm { inner, epsilon, rms, scale, shift } => {
                 let norm = if *rms { Norm::Rms { eps: *epsilon } } else { Norm::Layer { eps: *epsilon } };
                 norm::normalize(pool, isa, norm, *inner, src, None, scale.as_deref(), shift.as_deref(), dst);
@@ -134,7 +142,9 @@ impl Prepared for Pooling {
     fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
         let (s, isa) = (&self.shape, self.isa);
         match (self.layout, self.global_mean) {
-            (Layout::Blocked, true) => pool2d::global_mean_blocked(pool, isa, (s.n, s.ch, s.ih * s.iw), srcs[0], dsts[0]),
+            (Layout::Blocked, true) => {
+                pool2d::global_mean_blocked(pool, isa, (s.n, s.ch, s.ih * s.iw), srcs[0], dsts[0])
+            }
             (Layout::Plain, true) => pool2d::global_mean_plain(pool, isa, s.ih * s.iw, srcs[0], dsts[0]),
             (Layout::Blocked, false) => pool2d::pool_blocked(pool, isa, s, self.reduce, srcs[0], dsts[0]),
             (Layout::Plain, false) => pool2d::pool_plain(pool, s, self.reduce, srcs[0], dsts[0]),

@@ -31,6 +31,11 @@ const PAGE_BYTES: u64 = 4096;
 /// From which size a tensor begins on a page.
 const PAGED_BYTES: usize = 1 << 16;
 
+/// Numbers of the fields of `AttributeProto` that hold a single value.
+const F_FIELD: u32 = 2;
+const I_FIELD: u32 = 3;
+const S_FIELD: u32 = 4;
+
 /// Writes the model to `path`. Initializers of at least `external` bytes go to `NAME.data` beside it; with `None`, that
 /// happens only to models too large for one file.
 ///
@@ -176,16 +181,29 @@ impl Writer {
     fn attr(&mut self, name: &str, attr: &Attr) -> Result<AttributeProto> {
         let mut out = AttributeProto::new();
         out.name = name.to_string();
+        // `onnx-protobuf` leaves out fields that hold their default; readers of the standard's own schema take that for
+        // an attribute without a value, so zeros and empty strings are written as fields of the same number.
+        let explicit = out.special_fields.mut_unknown_fields();
         let kind = match attr {
             Attr::Int(v) => {
+                if *v == 0 {
+                    explicit.add_varint(I_FIELD, 0);
+                }
                 out.i = *v;
                 AttributeType::INT
             }
             Attr::Float(v) => {
-                out.f = *v;
+                if *v == 0.0 {
+                    explicit.add_fixed32(F_FIELD, v.to_bits());
+                } else {
+                    out.f = *v;
+                }
                 AttributeType::FLOAT
             }
             Attr::Str(v) => {
+                if v.is_empty() {
+                    explicit.add_length_delimited(S_FIELD, Vec::new());
+                }
                 out.s = v.clone().into_bytes();
                 AttributeType::STRING
             }

@@ -7,6 +7,7 @@
 use super::{DType, Tensor, element_count};
 use crate::error::{Error, Result};
 use crate::files::{Output, cannot_write};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -93,7 +94,7 @@ fn write_to<'a>(out: &mut Output, tensors: impl IntoIterator<Item = (&'a str, &'
         if !names.insert(name.to_string()) {
             return Err(Error::input(format!("two arrays are named '{name}'")));
         }
-        let (header, payload, note) = npy(name, tensor).map_err(|e| in_array(&e, name))?;
+        let Npy { header, payload, note } = npy(name, tensor).map_err(|e| in_array(&e, name))?;
         notes.extend(note);
         let large = header.len() + payload.len() >= u32::MAX as usize;
         let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(large);
@@ -104,8 +105,15 @@ fn write_to<'a>(out: &mut Output, tensors: impl IntoIterator<Item = (&'a str, &'
     Ok(notes)
 }
 
-/// A header, its payload, and a note if the type was widened.
-fn npy<'a>(name: &str, t: &'a Tensor) -> Result<(Vec<u8>, std::borrow::Cow<'a, [u8]>, Option<String>)> {
+/// What becomes one `.npy` file.
+struct Npy<'a> {
+    header: Vec<u8>,
+    payload: Cow<'a, [u8]>,
+    /// Set when the type was widened.
+    note: Option<String>,
+}
+
+fn npy<'a>(name: &str, t: &'a Tensor) -> Result<Npy<'a>> {
     use DType::*;
     if t.sequence().is_ok() || t.is_absent() {
         return Err(Error::unsupported("is a sequence or an empty optional, which NumPy has no arrays for"));
@@ -133,7 +141,7 @@ fn npy<'a>(name: &str, t: &'a Tensor) -> Result<(Vec<u8>, std::borrow::Cow<'a, [
             ((if unsigned { "|u1" } else { "|i1" }).to_string(), values.into())
         }
         d => match descr(d) {
-            Some(code) => (code.to_string(), std::borrow::Cow::Borrowed(t.bytes()?)),
+            Some(code) => (code.to_string(), Cow::Borrowed(t.bytes()?)),
             None => {
                 widened = t.widened()?;
                 ("<f4".to_string(), widened.bytes()?.to_vec().into())
@@ -151,7 +159,7 @@ fn npy<'a>(name: &str, t: &'a Tensor) -> Result<(Vec<u8>, std::borrow::Cow<'a, [
         shape.push_str(&format!("{d},"));
     }
     let text = format!("{{'descr': '{code}', 'fortran_order': False, 'shape': ({shape}), }}");
-    Ok((header(&text), payload, note))
+    Ok(Npy { header: header(&text), payload, note })
 }
 
 /// Magic, version, length and the text, padded so that the payload begins on a multiple of 64.
@@ -265,7 +273,7 @@ pub fn read_npy(source: &mut impl Read) -> Result<Tensor> {
     let n = element_count(&dims)?;
     let width = match kind {
         Kind::Number(d) => d.bits() / 8,
-        Kind::Utf32(chars) => chars.checked_mul(4).unwrap_or(usize::MAX),
+        Kind::Utf32(chars) => chars.saturating_mul(4),
         Kind::Ascii(bytes) => bytes,
     };
     let need = n
