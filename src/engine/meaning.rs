@@ -5,6 +5,8 @@ use crate::kernels::{Act, BinaryOp, Kind, MatMul, PoolWindow};
 use crate::ops::binary::Binary;
 use crate::ops::concat::Concat;
 use crate::ops::expand::Expand;
+use crate::ops::norm::Norm;
+use crate::ops::reduce::{How, Reduce};
 use crate::ops::slice::{PadMode, Slice, cut};
 use crate::ops::transpose::Transpose;
 use crate::ops::unary::{Elementary, Unary};
@@ -81,8 +83,11 @@ pub(super) fn binary(node: &Node) -> Option<BinaryOp> {
 }
 
 /// The ε of an inference BatchNormalization over the second axis.
-pub(super) fn batch_norm_epsilon(_node: &Node) -> Option<f32> {
-    None
+pub(super) fn batch_norm_epsilon(node: &Node) -> Option<f32> {
+    match &node.op {
+        Op::Norm(Norm::Batch { epsilon, spatial: true, training: None }) => Some(*epsilon),
+        _ => None,
+    }
 }
 
 /// A matrix product of operands with these dims (both at least matrices).
@@ -132,8 +137,33 @@ pub(super) fn is_mean_of_last<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 
 }
 
 /// A sum or mean over the last axes: (how many, mean).
-fn reduce_last<'a>(_graph: &Graph, _node: &Node, _value: Lookup<'_, 'a>) -> Option<(usize, bool)> {
-    None
+fn reduce_last<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> Option<(usize, bool)> {
+    let (axes, mean) = reduction(graph, node, value)?;
+    let rank = graph.value(operand(node, 0)?).fact.shape.rank()?;
+    let first = rank.checked_sub(axes.len())?;
+    axes.iter().copied().eq(first..rank).then_some((axes.len(), mean))
+}
+
+/// The axes (sorted) of a sum or mean, and whether it is a mean.
+fn reduction<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> Option<(Vec<usize>, bool)> {
+    let Op::Reduce(Reduce::Axes { how, axes, noop_when_empty, .. }) = &node.op else { return None };
+    let mean = match how {
+        How::Mean => true,
+        How::Sum => false,
+        _ => return None,
+    };
+    let rank = graph.value(operand(node, 0)?).fact.shape.rank()?;
+    let given = match (axes, operand(node, 1)) {
+        (Some(a), _) => a.clone(),
+        (None, Some(v)) => value(v)?.to_i64s().ok()?,
+        (None, None) => Vec::new(),
+    };
+    if given.is_empty() {
+        return (!noop_when_empty).then(|| ((0..rank).collect(), mean));
+    }
+    let mut axes = dims::axes(&given, rank).ok()?;
+    axes.sort_unstable();
+    Some((axes, mean))
 }
 
 /// A step that needs no fusion: its kind, operands and results.
@@ -234,6 +264,21 @@ pub(super) fn shaped<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> O
             one(Kind::Pad { pads, value: fill })
         }
         Op::Expand(Expand::Expand) => one(Kind::Expand),
+        Op::Norm(Norm::Layer { axis, epsilon, rms, skip: false, .. }) => {
+            if node.outputs.iter().skip(1).any(Option::is_some) {
+                return None;
+            }
+            let axis = dims::axis(*axis, xd.len()).ok()?;
+            let inner: usize = xd[axis..].iter().product();
+            let vector = |i: usize| match operand(node, i) {
+                None => Some(None),
+                Some(v) => value(v)?.view::<f32>().ok().filter(|t| t.len() == inner).map(|t| Some(t.into_owned())),
+            };
+            one(Kind::Norm { inner, epsilon: *epsilon, rms: *rms, scale: vector(1)?, shift: vector(2)? })
+        }
+        Op::Reduce(_) if xd.len() == 4 && reduction(graph, node, value) == Some((vec![2, 3], true)) => {
+            one(Kind::GlobalPool { average: true })
+        }
         _ => {
             let (axes, mean) = reduce_last(graph, node, value)?;
             let inner: usize = xd[xd.len().checked_sub(axes)?..].iter().product();

@@ -134,10 +134,10 @@ impl Walk<'_> {
     fn dims(&self, v: ValueId) -> Option<Vec<usize>> {
         fast_dims(self.graph, v)
     }
-    /// The only node that reads a value, if nobody else (and no graph output) does.
+    /// The only node that reads a value, if nobody else (and no graph output) does and no earlier item has taken it.
     fn sole_reader(&self, v: ValueId) -> Option<NodeId> {
         match self.readers[v.0 as usize].as_slice() {
-            [one] if !self.is_output[v.0 as usize] => Some(*one),
+            [one] if !self.is_output[v.0 as usize] && !self.covered[one.0 as usize] => Some(*one),
             _ => None,
         }
     }
@@ -416,7 +416,8 @@ impl Walk<'_> {
 
     /// The activation that follows a value, the value after it, and the nodes that make it.
     fn activation(&self, v: ValueId) -> (Act, ValueId, Vec<NodeId>) {
-        if let Some(c) = self.composites.get(&v).filter(|c| c.sole) {
+        let free = |c: &&Composite| c.sole && c.covers.iter().all(|n| !self.covered[n.0 as usize]);
+        if let Some(c) = self.composites.get(&v).filter(free) {
             return (c.act, c.output, c.covers.clone());
         }
         if let Some(next) = self.sole_reader(v) {
