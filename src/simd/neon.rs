@@ -109,13 +109,11 @@ impl Simd for Neon {
     }
     #[inline(always)]
     fn min(self, a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the token proves the features.
-        unsafe { self.select(self.lt(a, b), a, b) }
+        self.select(self.lt(a, b), a, b)
     }
     #[inline(always)]
     fn max(self, a: Self::F, b: Self::F) -> Self::F {
-        // SAFETY: the token proves the features.
-        unsafe { self.select(self.lt(b, a), a, b) }
+        self.select(self.lt(b, a), a, b)
     }
     #[inline(always)]
     fn sqrt(self, a: Self::F) -> Self::F {
