@@ -371,6 +371,12 @@ families! {
     Reduce: reduce;
     /// If, Loop, Scan.
     Control: control;
+    /// QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
+    Quant: quant;
+    /// Products and elementwise functions of quantised tensors.
+    QLinear: qlinear;
+    /// Sequences and optionals.
+    Sequence: sequence;
 }
 
 /// The operator table, sorted by (domain, name).
