@@ -128,7 +128,7 @@ impl fmt::Display for Error {
 }
 
 /// Names come from files we do not trust: control characters are shown escaped and very long names are cut.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     const LONGEST: usize = 400;
     let mut out: String = text
         .chars()

@@ -1,14 +1,18 @@
 //! What a neural network costs on paper and on silicon, and why the two differ.
 
 pub mod analysis;
+pub mod cli;
 pub mod cost;
 pub mod engine;
 pub mod error;
 pub mod files;
 pub mod ir;
 pub mod kernels;
+pub mod measure;
 pub mod onnx;
 pub mod ops;
+pub mod report;
 pub mod simd;
 pub mod tensor;
+pub mod units;
 pub mod zoo;

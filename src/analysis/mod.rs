@@ -1,9 +1,11 @@
 //! What a model should cost: one row per node, totals that are the sums of the rows, coverage always present.
 
+mod class;
 mod liveness;
 mod params;
 mod verify;
 
+pub use class::{Class, class_of};
 pub use liveness::peak_activation_bytes;
 pub use params::{Excluded, ParamCount, Why, learned};
 pub use verify::{Mismatch, Verified, verify};

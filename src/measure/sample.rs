@@ -1,0 +1,240 @@
+//! How often to run: warm-up until steady, then repetitions until the median is known well enough or time is up.
+//!
+//! Several subjects are interleaved in rounds, and the order within a round alternates, so that drift of the machine (heat,
+//! frequency, neighbours) falls on all of them alike. A subject much faster than the slowest runs several times per round.
+
+use super::clock::Clock;
+use super::stats::Stats;
+use crate::error::Result;
+
+/// When to stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Time for each subject, warm-up included.
+    pub limit_s: f64,
+    /// Stop when half the confidence interval of every median is below this share of it.
+    pub relative_error: f64,
+    /// Runs after warm-up that are made even if steady earlier (time permitting).
+    pub min_runs: usize,
+    /// Runs that are never exceeded.
+    pub max_runs: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy { limit_s: 2.0, relative_error: 0.005, min_runs: 20, max_runs: 2000 }
+    }
+}
+
+/// Why sampling stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The median is known well enough.
+    Steady,
+    /// The time limit.
+    TimeLimit,
+    /// The largest number of runs.
+    MaxRuns,
+}
+
+impl Stop {
+    /// As in machine-readable reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stop::Steady => "steady",
+            Stop::TimeLimit => "time limit",
+            Stop::MaxRuns => "run limit",
+        }
+    }
+}
+
+/// One subject's samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Samples {
+    /// Wall time of every run after warm-up, in order.
+    pub seconds: Vec<f64>,
+    /// The round each run was in: runs of equal rounds were made at the same time.
+    pub rounds: Vec<usize>,
+    /// Runs thrown away at the start. Zero when a single run already took most of the time limit: then the first run counts.
+    pub warmup_runs: usize,
+    /// Why sampling stopped.
+    pub stop: Stop,
+}
+
+/// Share of the time limit that warm-up may take.
+const WARMUP_SHARE: f64 = 0.25;
+/// Warm-up ends when this many runs in a row were not faster than the fastest before them by more than 2 %.
+const STEADY_RUNS: usize = 3;
+/// Most runs of one subject in one round.
+const PER_ROUND: usize = 64;
+
+/// Samples subjects (`run(i)` runs subject `i` once). `tell` is called after every run with the share of the time that is spent.
+///
+/// # Errors
+/// If a run fails.
+pub fn sample(
+    clock: &dyn Clock,
+    policy: &Policy,
+    subjects: usize,
+    run: &mut dyn FnMut(usize) -> Result<()>,
+    tell: &mut dyn FnMut(f64),
+) -> Result<Vec<Samples>> {
+    let mut out = Vec::with_capacity(subjects);
+    let mut typical_s = Vec::with_capacity(subjects);
+    let mut spent_s = vec![0.0; subjects];
+    let whole_s = (policy.limit_s * subjects as f64).max(f64::MIN_POSITIVE);
+    let mut timed = |i: usize, spent_s: &mut [f64]| -> Result<f64> {
+        let start = clock.now_s();
+        run(i)?;
+        let took = (clock.now_s() - start - clock.read_cost_s()).max(0.0);
+        spent_s[i] += took;
+        tell((spent_s.iter().sum::<f64>() / whole_s).min(1.0));
+        Ok(took)
+    };
+    for i in 0..subjects {
+        let first = timed(i, &mut spent_s)?;
+        let mut samples = Samples { seconds: Vec::new(), rounds: Vec::new(), warmup_runs: 1, stop: Stop::TimeLimit };
+        let mut best = first;
+        if first * 3.0 > policy.limit_s {
+            // Too slow to throw a run away.
+            samples.warmup_runs = 0;
+            samples.seconds.push(first);
+            samples.rounds.push(0);
+        } else {
+            let mut steady = 0;
+            while steady < STEADY_RUNS && spent_s[i] + best < WARMUP_SHARE * policy.limit_s {
+                let took = timed(i, &mut spent_s)?;
+                samples.warmup_runs += 1;
+                steady = if took < 0.98 * best { 0 } else { steady + 1 };
+                best = best.min(took);
+            }
+        }
+        typical_s.push(best.max(1e-9));
+        out.push(samples);
+    }
+    let slowest = typical_s.iter().copied().fold(0.0, f64::max);
+    let per_round: Vec<usize> =
+        typical_s.iter().map(|t| ((slowest / t).round() as usize).clamp(1, PER_ROUND)).collect();
+    // When to look whether the median is known: each look costs a sort.
+    let mut look_at = policy.min_runs.max(6);
+    for round in 1.. {
+        let mut ran = false;
+        for k in 0..subjects {
+            let i = if round % 2 == 1 { k } else { subjects - 1 - k };
+            for _ in 0..per_round[i] {
+                let none_yet = out[i].seconds.is_empty();
+                if !none_yet && spent_s[i] + typical_s[i] > policy.limit_s {
+                    break;
+                }
+                if out[i].seconds.len() >= policy.max_runs {
+                    out[i].stop = Stop::MaxRuns;
+                    break;
+                }
+                let took = timed(i, &mut spent_s)?;
+                out[i].seconds.push(took);
+                out[i].rounds.push(round);
+                ran = true;
+            }
+        }
+        if !ran {
+            break;
+        }
+        if out.iter().all(|s| s.seconds.len() >= policy.min_runs) && out.iter().any(|s| s.seconds.len() >= look_at) {
+            look_at = out.iter().map(|s| s.seconds.len()).max().unwrap_or(0) * 5 / 4 + 1;
+            if out.iter().all(|s| Stats::of(&s.seconds).is_some_and(|s| s.relative_error() <= policy.relative_error)) {
+                out.iter_mut().for_each(|s| s.stop = Stop::Steady);
+                break;
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// The median over rounds of (median of `a` ÷ median of `b`): the paired ratio, in which drift cancels. Also the smallest and the
+/// largest ratio of a round. `None` when no round has both.
+pub fn paired_ratio(a: &Samples, b: &Samples) -> Option<(f64, f64, f64)> {
+    let of_round = |s: &Samples, r: usize| -> Vec<f64> {
+        s.rounds.iter().zip(&s.seconds).filter(|(x, _)| **x == r).map(|(_, s)| *s).collect()
+    };
+    let mut rounds = a.rounds.clone();
+    rounds.dedup();
+    let ratios: Vec<f64> = rounds
+        .into_iter()
+        .filter_map(|r| {
+            let (x, y) = (Stats::of(&of_round(a, r))?.median, Stats::of(&of_round(b, r))?.median);
+            (y > 0.0).then(|| x / y)
+        })
+        .collect();
+    let s = Stats::of(&ratios)?;
+    Some((s.median, s.min, s.max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::clock::FakeClock;
+
+    fn run_with(times: &mut dyn FnMut(usize, usize) -> f64, n: usize, policy: &Policy) -> Vec<Samples> {
+        let clock = FakeClock::new(0.0);
+        let mut calls = vec![0; n];
+        sample(
+            &clock,
+            policy,
+            n,
+            &mut |i| {
+                calls[i] += 1;
+                clock.advance(times(i, calls[i]));
+                Ok(())
+            },
+            &mut |_| {},
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn warm_up_lasts_until_runs_stop_getting_faster() {
+        // 64, 32, 16, … down to a steady 1 ms.
+        let mut times = |_: usize, call: usize| if call < 7 { 0.064 / f64::powi(2.0, call as i32 - 1) } else { 0.001 };
+        let s = run_with(&mut times, 1, &Policy { limit_s: 10.0, ..Policy::default() });
+        assert!(s[0].warmup_runs >= 9, "{}", s[0].warmup_runs);
+        assert!(s[0].seconds.iter().all(|&t| (t - 0.001).abs() < 1e-9));
+        assert_eq!(s[0].stop, Stop::Steady);
+        assert_eq!(s[0].seconds.len(), 20);
+    }
+
+    #[test]
+    fn a_run_longer_than_the_limit_still_gives_one_sample() {
+        let s = run_with(&mut |_, _| 9.0, 1, &Policy { limit_s: 2.0, ..Policy::default() });
+        assert_eq!((s[0].seconds.len(), s[0].warmup_runs, s[0].stop), (1, 0, Stop::TimeLimit));
+    }
+
+    #[test]
+    fn noise_keeps_it_running_to_the_limit_and_no_further() {
+        let mut spread = |_: usize, call: usize| 0.010 + 0.001 * (call % 7) as f64;
+        let s = run_with(&mut spread, 1, &Policy { limit_s: 1.0, ..Policy::default() });
+        let total: f64 = s[0].seconds.iter().sum();
+        assert_eq!(s[0].stop, Stop::TimeLimit);
+        assert!(total > 0.7 && total <= 1.0, "{total}");
+    }
+
+    #[test]
+    fn subjects_are_interleaved_and_drift_cancels_in_the_paired_ratio() {
+        // Both get steadily slower; the second is always exactly twice as fast.
+        let clock = FakeClock::new(0.0);
+        let s = sample(
+            &clock,
+            &Policy { limit_s: 2.0, relative_error: 0.0, ..Policy::default() },
+            2,
+            &mut |i| {
+                let slow = 0.010 * (1.0 + clock.now_s() / 4.0);
+                clock.advance(if i == 0 { slow } else { slow / 2.0 });
+                Ok(())
+            },
+            &mut |_| {},
+        )
+        .unwrap();
+        let (ratio, _, _) = paired_ratio(&s[0], &s[1]).unwrap();
+        assert!((ratio - 2.0).abs() < 0.02, "{ratio}");
+        assert!(s[1].seconds.len() > s[0].seconds.len() * 3 / 2);
+    }
+}

@@ -1,0 +1,135 @@
+//! JSON: the machine-readable contract (`schema`: `madd-prof/1`). Counts are integers, unknown is `null`.
+
+use super::Look;
+use super::columns::{COLUMNS, Cell};
+use super::model::{Latency, Layer, Port, Report, SCHEMA, Time};
+use crate::error::{Error, Result};
+use crate::tensor::Shape;
+use serde_json::{Map, Value, json};
+
+/// Makes the document.
+pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(&document(report))
+        .map_err(|e| Error::run(format!("the report cannot be written as JSON: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn shape(s: &Shape) -> Value {
+    s.dims().map_or(Value::Null, |d| json!(d))
+}
+
+fn cell(c: &Cell) -> Value {
+    match c {
+        Cell::Text(s) | Cell::Name(s) => json!(s),
+        Cell::Shape(s) => shape(s),
+        Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) => json!(n),
+        Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => json!(v),
+        Cell::Flag(b) => json!(b),
+        Cell::FusedInto(_) | Cell::Unknown | Cell::Blank => Value::Null,
+    }
+}
+
+fn layer(l: &Layer, report: &Report) -> Value {
+    let mut map = Map::new();
+    for column in COLUMNS {
+        map.insert(column.key.to_string(), cell(&(column.get)(l, report)));
+    }
+    let fused = if let Time::FusedInto(name) = &l.optimized { json!(name) } else { Value::Null };
+    map.insert("fused_into".into(), fused);
+    map.insert("output_dtype".into(), json!(l.output_dtype.map(|d| d.name())));
+    Value::Object(map)
+}
+
+fn port(p: &Port) -> Value {
+    json!({ "name": p.name, "dtype": p.fact.dtype.map(|d| d.name()), "shape": shape(&p.fact.shape) })
+}
+
+fn latency(l: &Latency) -> Value {
+    let ms = |s: f64| json!(s * 1e3);
+    let s = &l.stats;
+    json!({
+        "min_ms": ms(s.min),
+        "median_ms": ms(s.median),
+        "p90_ms": ms(s.p90),
+        "max_ms": ms(s.max),
+        "mad_ms": ms(s.mad),
+        "median_ci95_ms": s.median_ci.map(|(a, b)| json!([a * 1e3, b * 1e3])),
+        "runs": s.runs,
+        "outliers": s.outliers,
+        "warmup_runs": l.warmup_runs,
+        "stopped_by": l.stop,
+        "threads": l.threads,
+        "isa": l.isa,
+        "arena_bytes": l.arena_bytes,
+        "timed_per_step": l.per_step,
+        "samples_ms": l.samples.iter().map(|v| v * 1e3).collect::<Vec<f64>>(),
+    })
+}
+
+fn document(report: &Report) -> Value {
+    let m = &report.model;
+    let t = &report.totals;
+    let opset = m.opsets.iter().find(|(d, _)| d.is_empty() || d == "ai.onnx").map(|(_, v)| v);
+    let domain = |d: &str| if d.is_empty() { "ai.onnx".to_string() } else { d.to_string() };
+    let opsets: Map<String, Value> = m.opsets.iter().map(|(d, v)| (domain(d), json!(v))).collect();
+    let by_path: Map<String, Value> = report.latency.iter().map(|l| (l.path.name().to_string(), latency(l))).collect();
+    let mut doc = json!({
+        "schema": SCHEMA,
+        "tool": { "name": "madd-prof", "version": env!("CARGO_PKG_VERSION"), "command": report.command },
+        "model": {
+            "name": m.name,
+            "path": m.path,
+            "opset": opset,
+            "opsets": opsets,
+            "producer": { "name": m.producer.0, "version": m.producer.1 },
+            "dims": m.bound,
+            "inputs": m.inputs.iter().map(port).collect::<Vec<_>>(),
+            "outputs": m.outputs.iter().map(port).collect::<Vec<_>>(),
+        },
+        "totals": {
+            "params": t.params,
+            "madds": t.work.madds,
+            "other_flops": t.work.other_flops,
+            "flops": t.work.flops(),
+            "weight_bytes": t.traffic.weight_bytes,
+            "read_bytes": t.traffic.read_bytes,
+            "write_bytes": t.traffic.write_bytes,
+            "peak_activation_bytes": t.peak_activation_bytes,
+            "nodes": t.nodes,
+            "unknown_nodes": t.unknown_nodes,
+            "useful_madds": t.work.useful_madds,
+            "param_bytes": t.param_bytes,
+            "statistics": t.statistics,
+            "static_nodes": report.static_nodes,
+            "unknown_traffic_nodes": t.unknown_traffic,
+        },
+        "layers": report.layers.iter().map(|l| layer(l, report)).collect::<Vec<_>>(),
+        "overhead": report.overhead.iter().map(|l| layer(l, report)).collect::<Vec<_>>(),
+        "classes": report.classes.iter().map(|c| json!({
+            "class": c.class.name(),
+            "nodes": c.nodes,
+            "fused_nodes": c.fused,
+            "madds": c.work.madds,
+            "flops": c.work.flops(),
+            "bytes": c.traffic.total(),
+            "madds_share": c.madds_share,
+            "ms": c.ms,
+            "time_share": c.time_share,
+        })).collect::<Vec<_>>(),
+        "latency": by_path,
+        "speedup": report.speedup,
+        "conventions": report.conventions.iter()
+            .map(|c| (c.name.to_string(), json!({ "value": c.value, "meaning": c.words }))).collect::<Map<_, _>>(),
+        "not_learned": report.not_learned.iter()
+            .map(|(why, n)| json!({ "why": why, "elements": n })).collect::<Vec<_>>(),
+        "findings": report.findings,
+    });
+    let machine =
+        report.host.as_ref().map_or(Value::Null, |h| json!({ "cpu": h.cpu, "cores": h.cores, "platform": h.platform }));
+    if let Value::Object(map) = &mut doc {
+        map.insert("machine".into(), machine);
+        map.insert("warnings".into(), json!(report.warnings));
+    }
+    doc
+}

@@ -1,0 +1,68 @@
+//! Markdown: the same tables for pull requests and notes.
+
+use super::columns::{COLUMNS, applies, total_row};
+use super::model::{Layer, Report};
+use super::{Look, people};
+use crate::error::Result;
+
+/// Text that keeps its meaning inside a table cell.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '|' | '\\' | '`' | '*' | '_' | '<' | '>' | '[' | ']' => out.extend(['\\', c]),
+            '\n' | '\r' => out.push(' '),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn line(cells: impl Iterator<Item = String>) -> String {
+    let mut out = String::from("|");
+    for c in cells {
+        out.push_str(&format!(" {c} |"));
+    }
+    out.push('\n');
+    out
+}
+
+/// Writes the report.
+pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
+    let mut out = format!("## {}\n\n", escaped(&people::heading(report)));
+    out.push_str("| | | |\n|:--|--:|:--|\n");
+    for (name, value, remark) in people::totals(report) {
+        out.push_str(&line([escaped(&name), value, escaped(&remark)].into_iter()));
+    }
+    if !report.latency.is_empty() {
+        out.push_str("\n| path | latency |\n|:--|:--|\n");
+        for (path, text) in people::latencies(report) {
+            out.push_str(&line([path, escaped(&text)].into_iter()));
+        }
+    }
+    if !report.findings.is_empty() {
+        out.push('\n');
+        for sentence in &report.findings {
+            out.push_str(&format!("- {}\n", escaped(sentence)));
+        }
+    }
+    if !report.layers.is_empty() {
+        out.push('\n');
+        let total = total_row(report);
+        let columns: Vec<_> = COLUMNS.iter().filter(|c| c.title.is_some() && applies(c, report)).collect();
+        out.push_str(&line(columns.iter().map(|c| c.title.unwrap_or_default().to_string())));
+        let side = |key: &str| if matches!(key, "name" | "op" | "output_shape") { ":--" } else { "--:" };
+        out.push_str(&line(columns.iter().map(|c| side(c.key).to_string())));
+        let rows: Vec<&Layer> = report.layers.iter().chain(&report.overhead).chain([&total]).collect();
+        for l in rows {
+            out.push_str(&line(columns.iter().map(|c| {
+                let text = escaped(&people::cell(&(c.get)(l, report)));
+                if c.key == "name" && l.repeat > 1 { format!("{text} ×{}", l.repeat) } else { text }
+            })));
+        }
+        for remark in people::remarks(report) {
+            out.push_str(&format!("\n{remark}\n"));
+        }
+    }
+    Ok(out.into_bytes())
+}

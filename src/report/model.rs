@@ -1,0 +1,258 @@
+//! The report: everything that is told, typed, with nothing formatted.
+
+use super::conventions::Convention;
+use crate::analysis::{Class, Totals};
+use crate::cost::{Traffic, Work};
+use crate::engine::Path;
+use crate::measure::Stats;
+use crate::measure::host::Host;
+use crate::tensor::{DType, Fact, Shape};
+use std::collections::BTreeMap;
+
+/// Name and version of the machine-readable contract. Keys may be added; what is there keeps its meaning within a version.
+pub const SCHEMA: &str = "madd-prof/1";
+
+/// What a row stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A node that runs per inference.
+    Layer,
+    /// A node computed once per model: no cost per inference.
+    Static,
+    /// Time that belongs to no node.
+    Overhead,
+    /// Several nodes of one module, summed.
+    Group,
+    /// A repeated block, or what `--top` left out, summed.
+    Rest,
+}
+
+impl Kind {
+    /// As in machine-readable reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Layer => "layer",
+            Kind::Static => "static",
+            Kind::Overhead => "overhead",
+            Kind::Group => "group",
+            Kind::Rest => "rest",
+        }
+    }
+}
+
+/// A measured time of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Time {
+    /// Not measured.
+    None,
+    /// Milliseconds of the median run.
+    Ms(f64),
+    /// The work is done inside the step of another node, which holds the time.
+    FusedInto(String),
+}
+
+impl Time {
+    /// Milliseconds; `None` where none are attributed to this row.
+    pub fn ms(&self) -> Option<f64> {
+        if let Time::Ms(ms) = self { Some(*ms) } else { None }
+    }
+}
+
+/// One row.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// What it stands for.
+    pub kind: Kind,
+    /// Name in the file.
+    pub name: String,
+    /// Module path by name hierarchy, outermost first.
+    pub path: Vec<String>,
+    /// Operator; empty for overhead.
+    pub op: String,
+    /// Class of work.
+    pub class: Option<Class>,
+    /// Shape of the first output.
+    pub output_shape: Option<Shape>,
+    /// Its element type.
+    pub output_dtype: Option<DType>,
+    /// Learned elements first used here.
+    pub params: u64,
+    /// Learned elements charged to an earlier row.
+    pub shared_params: u64,
+    /// BatchNormalization statistics.
+    pub statistics: u64,
+    /// Arithmetic of what is known.
+    pub work: Work,
+    /// Traffic of what is known.
+    pub traffic: Traffic,
+    /// Nodes in this row.
+    pub nodes: usize,
+    /// Of these, with unknown arithmetic.
+    pub unknown_nodes: usize,
+    /// Of these, with unknown traffic.
+    pub unknown_traffic: usize,
+    /// How many equal blocks this row sums over (1: none).
+    pub repeat: usize,
+    /// Reference path.
+    pub reference: Time,
+    /// Optimized path.
+    pub optimized: Time,
+    /// Kernel of the optimized path.
+    pub kernel: Option<String>,
+    /// Share of the model's MAdds.
+    pub madds_share: Option<f64>,
+    /// Share of the time of the main path: the optimized one where measured.
+    pub time_share: Option<f64>,
+    /// MAdds per second of the main path, where the time is this row's own.
+    pub madds_per_s: Option<f64>,
+}
+
+impl Layer {
+    /// A row of `kind` with no content.
+    pub fn empty(kind: Kind, name: &str) -> Layer {
+        Layer {
+            kind,
+            name: name.to_string(),
+            path: Vec::new(),
+            op: String::new(),
+            class: None,
+            output_shape: None,
+            output_dtype: None,
+            params: 0,
+            shared_params: 0,
+            statistics: 0,
+            work: Work::NONE,
+            traffic: Traffic::default(),
+            nodes: 0,
+            unknown_nodes: 0,
+            unknown_traffic: 0,
+            repeat: 1,
+            reference: Time::None,
+            optimized: Time::None,
+            kernel: None,
+            madds_share: None,
+            time_share: None,
+            madds_per_s: None,
+        }
+    }
+    /// FLOPs per byte; `None` where either is unknown or nothing moves.
+    pub fn intensity(&self) -> Option<f64> {
+        let bytes = self.traffic.total();
+        (bytes > 0 && self.unknown_nodes == 0 && self.unknown_traffic == 0)
+            .then(|| self.work.flops() as f64 / bytes as f64)
+    }
+    /// Time on the main path.
+    pub fn main_ms(&self, main: Option<Path>) -> Option<f64> {
+        match main? {
+            Path::Reference => self.reference.ms(),
+            Path::Optimized => self.optimized.ms(),
+        }
+    }
+}
+
+/// Latency of one path.
+#[derive(Debug, Clone)]
+pub struct Latency {
+    /// Kernel path.
+    pub path: Path,
+    /// Wall time of whole runs, seconds.
+    pub stats: Stats,
+    /// Runs thrown away before.
+    pub warmup_runs: usize,
+    /// Why measuring stopped.
+    pub stop: &'static str,
+    /// Threads.
+    pub threads: usize,
+    /// Instruction set.
+    pub isa: String,
+    /// Planned activation memory.
+    pub arena_bytes: Option<u64>,
+    /// All samples, seconds.
+    pub samples: Vec<f64>,
+    /// Whether every step was timed too (as in `profile`), or only whole runs (as in `bench`).
+    pub per_step: bool,
+}
+
+/// A graph input or output.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// Name.
+    pub name: String,
+    /// Dtype and shape.
+    pub fact: Fact,
+}
+
+/// The model.
+#[derive(Debug, Clone, Default)]
+pub struct ModelInfo {
+    /// File stem or zoo name.
+    pub name: String,
+    /// The file, unless it came from the zoo.
+    pub path: Option<String>,
+    /// Imported operator sets.
+    pub opsets: Vec<(String, i64)>,
+    /// Producer name and version.
+    pub producer: (String, String),
+    /// Inputs.
+    pub inputs: Vec<Port>,
+    /// Outputs.
+    pub outputs: Vec<Port>,
+    /// What free dims were bound to.
+    pub bound: BTreeMap<String, usize>,
+}
+
+/// Sums over one class of work.
+#[derive(Debug, Clone)]
+pub struct ClassRow {
+    /// The class.
+    pub class: Class,
+    /// Nodes.
+    pub nodes: usize,
+    /// Of these, fused into another node's step on the main path.
+    pub fused: usize,
+    /// Arithmetic.
+    pub work: Work,
+    /// Traffic.
+    pub traffic: Traffic,
+    /// Share of MAdds.
+    pub madds_share: f64,
+    /// Time on the main path.
+    pub ms: Option<f64>,
+    /// Share of time on the main path.
+    pub time_share: Option<f64>,
+}
+
+/// The whole report.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Subcommand that made it.
+    pub command: &'static str,
+    /// The model.
+    pub model: ModelInfo,
+    /// Sums.
+    pub totals: Totals,
+    /// Of the nodes, computed once per model.
+    pub static_nodes: usize,
+    /// Constants that do not count as learned: reason and elements.
+    pub not_learned: Vec<(&'static str, u64)>,
+    /// Rows: nodes in execution order.
+    pub layers: Vec<Layer>,
+    /// Rows of time that belongs to no node. `layers` and `overhead` together sum to the median latency of each path.
+    pub overhead: Vec<Layer>,
+    /// Sums by class of work, largest time (or MAdds) first.
+    pub classes: Vec<ClassRow>,
+    /// End-to-end latency by path.
+    pub latency: Vec<Latency>,
+    /// Reference ÷ optimized latency, paired where they were interleaved.
+    pub speedup: Option<f64>,
+    /// The path that shares and rates refer to.
+    pub main: Option<Path>,
+    /// Totals under other conventions, if asked for.
+    pub conventions: Vec<Convention>,
+    /// The machine, if something was measured.
+    pub host: Option<Host>,
+    /// Plain sentences: where time and MAdds part, and why.
+    pub findings: Vec<String>,
+    /// Things the reader must know.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,169 @@
+//! What the formats for people share: rounded cells, the summary lines around the layer table.
+
+use super::columns::Cell;
+use super::model::{Latency, Report};
+use crate::error::printable;
+use crate::units::{exact, iec, ms, percent, plural, rate, si};
+
+/// A cell as people read it.
+pub fn cell(c: &Cell) -> String {
+    match c {
+        Cell::Text(s) | Cell::Name(s) => printable(s),
+        Cell::Shape(s) => s.to_string(),
+        Cell::Count(0) => "-".to_string(),
+        Cell::Count(n) => si(*n),
+        Cell::AtLeast(n) => format!("≥ {}", si(*n)),
+        Cell::Bytes(0) => "-".to_string(),
+        Cell::Bytes(n) => iec(*n),
+        Cell::Ms(v) => ms(*v),
+        Cell::Giga(v) | Cell::Ratio(v) => rate(*v),
+        Cell::Share(v) if *v == 0.0 => "-".to_string(),
+        Cell::Share(v) => format!("{:.1}", v * 100.0),
+        Cell::Flag(b) => if *b { "yes" } else { "no" }.to_string(),
+        Cell::FusedInto(_) => "fused".to_string(),
+        Cell::Unknown => "unknown".to_string(),
+        Cell::Blank => String::new(),
+    }
+}
+
+/// Whether a cell's text belongs to the right.
+pub fn is_number(c: &Cell) -> bool {
+    !matches!(c, Cell::Text(_) | Cell::Name(_) | Cell::Shape(_))
+}
+
+/// One line that says what the model is.
+pub fn heading(report: &Report) -> String {
+    let m = &report.model;
+    let mut parts = vec![printable(&m.name)];
+    if let Some((_, version)) = m.opsets.iter().find(|(d, _)| d.is_empty() || d == "ai.onnx") {
+        parts.push(format!("opset {version}"));
+    }
+    let inputs: Vec<String> = m.inputs.iter().take(4).map(|p| format!("{} {}", printable(&p.name), p.fact)).collect();
+    let more = m.inputs.len().saturating_sub(4);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    if !inputs.is_empty() {
+        parts.push(format!("input {}{more}", inputs.join(", ")));
+    }
+    if let Some(host) = &report.host {
+        if let Some(cpu) = &host.cpu {
+            parts.push(printable(cpu));
+        }
+    }
+    parts.join(" · ")
+}
+
+/// The exact totals, as (label, exact value, remark).
+pub fn totals(report: &Report) -> Vec<(String, String, String)> {
+    let t = &report.totals;
+    let bound = if t.unknown_nodes > 0 { "≥ " } else { "" };
+    let mut out = Vec::new();
+    let mut params = iec(t.param_bytes);
+    if t.statistics > 0 {
+        params.push_str(&format!("; BatchNorm statistics {} more", exact(t.statistics)));
+    }
+    out.push(("Params".into(), exact(t.params), params));
+    out.push(("MAdds".into(), format!("{bound}{}", exact(t.work.madds)), "multiply-adds (MACs)".into()));
+    let other = format!("2 x MAdds + {} other", exact(t.work.other_flops));
+    out.push(("FLOPs".into(), format!("{bound}{}", exact(t.work.flops())), other));
+    let b = &t.traffic;
+    let split = format!("weights {}, read {}, written {}", iec(b.weight_bytes), iec(b.read_bytes), iec(b.write_bytes));
+    let bound = if t.unknown_traffic > 0 { "≥ " } else { "" };
+    out.push(("Bytes moved".into(), format!("{bound}{}", exact(b.total())), split));
+    if let Some(peak) = t.peak_activation_bytes {
+        out.push(("Peak activations".into(), exact(peak), iec(peak)));
+    }
+    let mut nodes = Vec::new();
+    if report.static_nodes > 0 {
+        nodes.push(format!("{} computed once when the model loads", report.static_nodes));
+    }
+    let unknown = t.unknown_nodes;
+    nodes.push(if unknown == 0 { "all costs known".into() } else { format!("{unknown} of unknown cost") });
+    out.push(("Nodes".into(), exact(t.nodes as u64), nodes.join(", ")));
+    for c in &report.conventions {
+        out.push((c.name.to_string(), exact(c.value), c.words.to_string()));
+    }
+    out
+}
+
+/// The latency lines, as (path, sentence).
+pub fn latencies(report: &Report) -> Vec<(String, String)> {
+    report.latency.iter().map(|l| (l.path.name().to_string(), latency(l))).collect()
+}
+
+fn latency(l: &Latency) -> String {
+    let s = &l.stats;
+    let v = |x: f64| ms(x * 1e3);
+    let mut text = format!("median {} ms", v(s.median));
+    if s.runs > 1 {
+        text.push_str(&format!(", min {}, p90 {}, MAD {}", v(s.min), v(s.p90), v(s.mad)));
+    }
+    if let Some((low, high)) = s.median_ci {
+        text.push_str(&format!(", 95 % interval {} to {}", v(low), v(high)));
+    }
+    text.push_str(&format!(" ({} after {} of warm-up", plural(s.runs, "run"), l.warmup_runs));
+    if l.stop != "steady" {
+        text.push_str(&format!(", stopped by the {}", l.stop));
+    }
+    text.push_str(&format!("; {}, {}", plural(l.threads, "thread"), l.isa));
+    if s.outliers > 0 {
+        text.push_str(&format!("; {} interrupted", plural(s.outliers, "run")));
+    }
+    if let Some(bytes) = l.arena_bytes {
+        text.push_str(&format!("; arena {}", iec(bytes)));
+    }
+    text.push(')');
+    text
+}
+
+/// Rows of the class table: class, nodes, fused, MAdds, share, time, share.
+pub fn classes(report: &Report) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let measured = report.main.is_some() && report.classes.iter().any(|c| c.ms.is_some());
+    let mut head = vec!["Kind of work", "Nodes", "MAdds", "%MAdds", "FLOP/B"];
+    if measured {
+        head.extend(["ms", "%time", "GMAdd/s"]);
+    }
+    let mut rows = Vec::new();
+    for c in &report.classes {
+        let bytes = c.traffic.total();
+        let blank = |b: bool, s: String| if b { s } else { "-".to_string() };
+        let mut row = vec![
+            c.class.words().to_string(),
+            c.nodes.to_string(),
+            blank(c.work.madds > 0, si(c.work.madds)),
+            blank(c.work.madds > 0, percent(c.madds_share).replace(" %", "")),
+            blank(bytes > 0, rate(c.work.flops() as f64 / bytes.max(1) as f64)),
+        ];
+        if measured {
+            let own = c.ms.filter(|ms| *ms > 0.0);
+            row.push(match own {
+                Some(v) => ms(v),
+                None if c.fused == c.nodes => "fused".into(),
+                None => "-".into(),
+            });
+            row.push(blank(own.is_some(), percent(c.time_share.unwrap_or(0.0)).replace(" %", "")));
+            row.push(match own {
+                Some(v) if c.work.madds > 0 => rate(c.work.madds as f64 / v / 1e6),
+                _ => "-".into(),
+            });
+        }
+        rows.push(row);
+    }
+    (head, rows)
+}
+
+/// What folding and hiding did to the rows, in words.
+pub fn remarks(report: &Report) -> Vec<String> {
+    let mut out = Vec::new();
+    if report.layers.iter().any(|l| l.repeat > 1) {
+        out.push("×N: N equal blocks in a row; values are their sum.".to_string());
+    }
+    let shown = report.layers.iter().filter(|l| l.kind == super::Kind::Static).count();
+    let hidden = report.static_nodes.saturating_sub(shown);
+    if hidden > 0 && report.layers.iter().all(|l| l.kind != super::Kind::Group) {
+        out.push(format!("{} computed once when the model loads not shown.", plural(hidden, "node")));
+    }
+    if report.totals.unknown_nodes > 0 {
+        out.push("unknown: no cost rule applies; never counted as zero.".to_string());
+    }
+    out
+}

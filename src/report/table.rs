@@ -1,0 +1,185 @@
+//! The table for terminals: as many columns as fit, names elided, totals exact, then the sentences.
+
+use super::columns::{COLUMNS, Cell, Column, applies, total_row};
+use super::model::{Layer, Report};
+use super::text::{elide, wrap};
+use super::{Look, people};
+use crate::error::Result;
+use prettytable::format::{Alignment, FormatBuilder, LinePosition, LineSeparator, TableFormat};
+use prettytable::{Cell as TableCell, Row, Table};
+
+/// Narrowest name column before other columns give way.
+const NAME_MIN: usize = 18;
+/// Widest name column.
+const NAME_MAX: usize = 60;
+
+/// Two spaces between columns, a rule under the titles.
+fn style() -> TableFormat {
+    FormatBuilder::new()
+        .column_separator(' ')
+        .padding(0, 1)
+        .separator(LinePosition::Title, LineSeparator::new('-', '-', '-', '-'))
+        .build()
+}
+
+/// Draws a grid: titles, rows, and which columns are numbers (right-aligned).
+fn draw(titles: &[&str], rows: &[Vec<String>], right: &[bool]) -> String {
+    let mut table = Table::new();
+    table.set_format(style());
+    let make = |text: &str, i: usize| {
+        let side = if right.get(i).copied().unwrap_or(false) { Alignment::RIGHT } else { Alignment::LEFT };
+        TableCell::new_align(text, side)
+    };
+    table.set_titles(Row::new(titles.iter().enumerate().map(|(i, t)| make(t, i)).collect()));
+    for row in rows {
+        table.add_row(Row::new(row.iter().enumerate().map(|(i, t)| make(t, i)).collect()));
+    }
+    let drawn = table.to_string();
+    let mut out = String::with_capacity(drawn.len());
+    for line in drawn.lines() {
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// A plain table of strings that fits `width`: the widest left-aligned column gives way.
+pub fn simple(titles: &[&str], rows: &[Vec<String>], right: &[bool], width: usize) -> String {
+    let mut rows = rows.to_vec();
+    let widths: Vec<usize> = (0..titles.len()).map(|i| column_width(titles[i], &rows, i)).collect();
+    let whole: usize = widths.iter().sum::<usize>() + 2 * titles.len();
+    if whole > width {
+        let widest = (0..titles.len()).filter(|&i| !right.get(i).copied().unwrap_or(false)).max_by_key(|&i| widths[i]);
+        if let Some(i) = widest {
+            let room = widths[i].saturating_sub(whole - width).max(12);
+            rows.iter_mut().for_each(|r| r[i] = elide(&r[i], room));
+        }
+    }
+    draw(titles, &rows, right)
+}
+
+fn column_width(title: &str, rows: &[Vec<String>], i: usize) -> usize {
+    let cells = rows.iter().map(|r| r[i].chars().count());
+    cells.max().unwrap_or(0).max(title.chars().count())
+}
+
+struct Drawn {
+    title: &'static str,
+    yields: u8,
+    is_name: bool,
+    right: bool,
+    cells: Vec<String>,
+}
+
+impl Drawn {
+    fn width(&self) -> usize {
+        self.cells.iter().map(|c| c.chars().count()).max().unwrap_or(0).max(self.title.chars().count())
+    }
+}
+
+fn column(c: &'static Column, rows: &[&Layer], report: &Report) -> Option<Drawn> {
+    let title = c.title?;
+    let cells: Vec<Cell> = rows.iter().map(|l| (c.get)(l, report)).collect();
+    let right = cells.iter().any(people::is_number) && c.key != "name" && c.key != "output_shape" && c.key != "op";
+    let text = cells.iter().zip(rows).map(|(cell, l)| match cell {
+        Cell::Name(n) if c.key == "name" && l.repeat > 1 => format!("{} ×{}", crate::error::printable(n), l.repeat),
+        cell => people::cell(cell),
+    });
+    Some(Drawn { title, yields: c.yields, is_name: c.key == "name", right, cells: text.collect() })
+}
+
+/// The layer table, and the titles of the columns that did not fit.
+fn layers(report: &Report, width: usize) -> (String, Vec<&'static str>) {
+    let total = total_row(report);
+    let rows: Vec<&Layer> = report.layers.iter().chain(&report.overhead).chain([&total]).collect();
+    let mut columns: Vec<Drawn> =
+        COLUMNS.iter().filter(|c| applies(c, report)).filter_map(|c| column(c, &rows, report)).collect();
+    let mut dropped = Vec::new();
+    loop {
+        let others: usize = columns.iter().filter(|c| !c.is_name).map(Drawn::width).sum();
+        let room = width.saturating_sub(others + 2 * columns.len());
+        let name = columns.iter().find(|c| c.is_name).map_or(0, Drawn::width);
+        let yielding = columns.iter().enumerate().filter(|(_, c)| c.yields > 0).max_by_key(|(_, c)| c.yields);
+        match yielding {
+            Some((i, _)) if room < name.min(NAME_MIN) => dropped.push(columns.remove(i).title),
+            _ => {
+                let room = room.clamp(8, NAME_MAX);
+                if let Some(c) = columns.iter_mut().find(|c| c.is_name) {
+                    c.cells.iter_mut().for_each(|n| *n = elide_name(n, room));
+                }
+                break;
+            }
+        }
+    }
+    let titles: Vec<&str> = columns.iter().map(|c| c.title).collect();
+    let right: Vec<bool> = columns.iter().map(|c| c.right).collect();
+    let grid: Vec<Vec<String>> =
+        (0..rows.len()).map(|i| columns.iter().map(|c| c.cells[i].clone()).collect()).collect();
+    (draw(&titles, &grid, &right), dropped)
+}
+
+/// Elides a name but keeps its `×N`.
+fn elide_name(name: &str, room: usize) -> String {
+    match name.rsplit_once(" ×") {
+        Some((front, times)) => {
+            let tail = format!(" ×{times}");
+            format!("{}{tail}", elide(front, room.saturating_sub(tail.chars().count())))
+        }
+        None => elide(name, room),
+    }
+}
+
+/// Draws the report.
+pub fn render(report: &Report, look: &Look) -> Result<Vec<u8>> {
+    let width = look.width.max(40);
+    let mut out = wrap(&people::heading(report), "", "  ", width);
+    out.push('\n');
+    if !report.layers.is_empty() {
+        let (table, dropped) = layers(report, width);
+        out.push_str(&table);
+        for line in people::remarks(report) {
+            out.push_str(&wrap(&line, "", "  ", width));
+        }
+        if !dropped.is_empty() {
+            let list = dropped.join(", ");
+            out.push_str(&wrap(
+                &format!("Hidden for width: {list} (a wider terminal, --format csv or json shows them)."),
+                "",
+                "  ",
+                width,
+            ));
+        }
+        out.push('\n');
+    }
+    let totals = people::totals(report);
+    let label = totals.iter().map(|t| t.0.len()).max().unwrap_or(0);
+    let value = totals.iter().map(|t| t.1.chars().count()).max().unwrap_or(0);
+    for (name, v, remark) in &totals {
+        let pad = value - v.chars().count();
+        let first = format!("{name:label$}  {}{v}  ", " ".repeat(pad));
+        let later = " ".repeat((label + value + 4).min(width / 2));
+        out.push_str(&wrap(remark, &first, &later, width));
+    }
+    if report.classes.len() > 1 && !report.layers.is_empty() {
+        out.push('\n');
+        let (head, rows) = people::classes(report);
+        let right: Vec<bool> = (0..head.len()).map(|i| i > 0).collect();
+        out.push_str(&simple(&head, &rows, &right, width));
+    }
+    if !report.latency.is_empty() {
+        out.push('\n');
+        for (path, text) in people::latencies(report) {
+            out.push_str(&wrap(&text, &format!("{path:10} "), "           ", width));
+        }
+        if let (Some(x), true) = (report.speedup, report.command == "bench") {
+            out.push_str(&format!("speedup    {} (reference / optimized)\n", crate::units::rate(x)));
+        }
+    }
+    if !report.findings.is_empty() && report.command != "bench" {
+        out.push('\n');
+        for sentence in &report.findings {
+            out.push_str(&wrap(sentence, "- ", "  ", width));
+        }
+    }
+    Ok(out.into_bytes())
+}
