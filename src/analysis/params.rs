@@ -8,8 +8,9 @@
 //!    slope; the table of a Gather) are learned; running statistics have their own column; shapes, axes, indices, quantisation scales and
 //!    zero points are not learned.
 //! 3. A floating-point constant of at least two elements that is combined with data by an operator without such roles (Add, Mul,
-//!    MatMul, Concat, Expand …) is learned, unless it is a *table*: all its values are one of two (masks), or its name or values say that a
-//!    formula made it (see [`Why`]). Comparisons, selections and limits (Where, Min, Max, Pow, Clip …) take settings, not weights.
+//!    MatMul, Concat, Expand …) is learned, unless its values show otherwise: all equal (a fill), one of two (a mask), or lines that obey
+//!    a two-term recurrence (a formula made them: positions, frequencies, sines; see [`Why`]). So is not a constant that is only moved
+//!    about and whose name the exporter made up, nor anything that goes through a sine or cosine. Comparisons, selections and limits (Where, Min, Max, Pow, Clip …) take settings, not weights.
 //! 4. Each stored tensor counts once, however often it is used; packed types count their elements, not their bytes.
 
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};
@@ -27,9 +28,11 @@ pub enum Why {
     Integer,
     /// A single number (an epsilon, a scale factor).
     Scalar,
+    /// All elements equal: a fill (zero states, uniform scales).
+    Fill,
     /// Only two distinct values: a mask.
     Mask,
-    /// An arithmetic or geometric sequence, or a grid of them: made by a formula (positions, frequencies, anchors).
+    /// Made by a formula: positions, frequencies, sines, anchors.
     Computed,
     /// Read by no node that runs per inference.
     Unused,
@@ -42,6 +45,7 @@ impl Why {
             Why::Setting => "a setting of an operator (shape, axis, index, limit, quantisation scale)",
             Why::Integer => "integers outside a weight slot",
             Why::Scalar => "a single number",
+            Why::Fill => "all elements equal",
             Why::Mask => "a mask (two distinct values)",
             Why::Computed => "made by a formula (positions, frequencies, anchors)",
             Why::Unused => "read by no node",
@@ -138,7 +142,8 @@ pub fn learned(graph: &Graph) -> ParamCount {
                 continue;
             }
             let mut chain = HashSet::new();
-            trace(graph, v, role_of(node, i), 0, &mut chain, &mut |root, verdict| {
+            let use_ = Use { role: role_of(node, i), moved: is_move(node) };
+            trace(graph, v, use_, 0, &mut chain, &mut |root, verdict| {
                 let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
                 entry.0 = entry.0.max(verdict);
                 entry.1.push(id);
@@ -163,7 +168,8 @@ pub fn learned(graph: &Graph) -> ParamCount {
                     for (i, v) in reader.inputs.iter().enumerate() {
                         if *v == Some(inner_id) {
                             let mut chain = HashSet::new();
-                            trace(graph, outer, role_of(reader, i), 0, &mut chain, &mut |root, verdict| {
+                            let use_ = Use { role: role_of(reader, i), moved: is_move(reader) };
+                            trace(graph, outer, use_, 0, &mut chain, &mut |root, verdict| {
                                 let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
                                 entry.0 = entry.0.max(verdict);
                                 entry.1.push(id);
@@ -228,11 +234,23 @@ fn role_of(node: &Node, i: usize) -> Role {
     }
 }
 
+/// How a constant is used where it meets data.
+#[derive(Clone, Copy)]
+struct Use {
+    role: Role,
+    /// It is only moved about, not combined with data.
+    moved: bool,
+}
+
+fn is_move(node: &Node) -> bool {
+    matches!(node.op_type.as_str(), "Expand" | "Tile" | "Concat" | "Reshape" | "Slice" | "Unsqueeze" | "Squeeze" | "Transpose")
+}
+
 /// Follows a static value back to the file's constants and judges each.
 fn trace(
     graph: &Graph,
     v: ValueId,
-    role: Role,
+    used: Use,
     depth: usize,
     seen: &mut HashSet<ValueId>,
     found: &mut dyn FnMut(ValueId, Verdict),
@@ -242,73 +260,120 @@ fn trace(
         return;
     }
     let value = graph.value(v);
-    match value.source {
-        Source::Node(id, _) => {
-            let node = graph.node(id);
-            for (i, input) in node.inputs.iter().enumerate() {
-                let Some(input) = *input else { continue };
-                // Through a static node, its own settings stay settings, and what it does not single out keeps the consumer's role.
-                let through = match (role, role_of(node, i)) {
-                    (Role::Setting, _) | (_, Role::Setting) => Role::Setting,
-                    (_, Role::Weight) => Role::Weight,
-                    (_, Role::Statistic) => Role::Statistic,
-                    (role, Role::Data) => role,
-                };
-                trace(graph, input, through, depth + 1, seen, found);
-            }
-        }
-        _ => found(v, judge(&value.name, value.constant.as_ref(), value.fact.dtype, role)),
+    let Source::Node(id, _) = value.source else {
+        return found(v, judge(&value.name, value.constant.as_ref(), value.fact.dtype, used));
+    };
+    let node = graph.node(id);
+    // Some files write a weight as a size and a fill: an untrained weight is a weight.
+    if node.op_type == "ConstantOfShape" && used.role == Role::Weight {
+        return found(v, Verdict::Learned);
+    }
+    for (i, input) in node.inputs.iter().enumerate() {
+        let Some(input) = *input else { continue };
+        // Through a static node, its own settings stay settings, and what it does not single out keeps the consumer's role. Angles are
+        // not learned.
+        let role = match (used.role, role_of(node, i)) {
+            (Role::Setting, _) | (_, Role::Setting) => Role::Setting,
+            _ if matches!(node.op_type.as_str(), "Sin" | "Cos" | "Range") => Role::Setting,
+            (_, Role::Weight) => Role::Weight,
+            (_, Role::Statistic) => Role::Statistic,
+            (role, Role::Data) => role,
+        };
+        trace(graph, input, Use { role, ..used }, depth + 1, seen, found);
     }
 }
 
-fn judge(_name: &str, constant: Option<&Tensor>, dtype: Option<crate::tensor::DType>, role: Role) -> Verdict {
+/// Names exporters make up for constants they computed.
+fn is_made_up(name: &str) -> bool {
+    name.starts_with("onnx::") || name.contains("Constant_") || name.strip_prefix("val_").is_some_and(|d| d.parse::<u64>().is_ok())
+}
+
+fn judge(name: &str, constant: Option<&Tensor>, dtype: Option<crate::tensor::DType>, used: Use) -> Verdict {
     let float = dtype.is_some_and(|d| d.is_float());
-    match role {
+    match used.role {
         Role::Setting => Verdict::Not(Why::Setting),
         Role::Statistic => Verdict::Statistic,
         Role::Weight => Verdict::Learned,
         Role::Data if !float => Verdict::Not(Why::Integer),
         Role::Data => match constant {
             Some(t) if t.len() <= 1 => Verdict::Not(Why::Scalar),
-            // Seeded weights of the zoo: counting must not make them.
-            Some(t) if t.is_lazy() => Verdict::Learned,
-            Some(t) => table(t).map_or(Verdict::Learned, Verdict::Not),
+            Some(_) if used.moved && is_made_up(name) => Verdict::Not(Why::Computed),
+            Some(t) => formula(t).map_or(Verdict::Learned, Verdict::Not),
             None => Verdict::Learned,
         },
     }
 }
 
 /// Tables larger than this are not looked into: reading them would page weights in.
-const LARGEST_TABLE: usize = 1 << 22;
+const LARGEST_TABLE: usize = 1 << 20;
 
-/// Whether a constant's values show that a formula made it.
-fn table(t: &Tensor) -> Option<Why> {
+/// Whether a constant's values show that nothing learned them.
+fn formula(t: &Tensor) -> Option<Why> {
     if t.len() > LARGEST_TABLE {
         return None;
     }
     let values = t.to_f64s().ok()?;
-    // A few samples rule nearly every weight out before the whole is read.
     let first = values[0];
     let mut second = None;
-    let two = values.iter().all(|&v| v == first || *second.get_or_insert(v) == v);
-    if two
-        && second.is_some()
-        && values.len() >= 16
-        && t.rank() >= 2
-        && t.dims().iter().filter(|&&d| d > 1).count() >= 2
-    {
-        return Some(Why::Mask);
+    // Learned values differ within the first few, so this rarely looks further.
+    if values.iter().all(|&v| v == first || *second.get_or_insert(v) == v) {
+        return match second {
+            None => Some(Why::Fill),
+            Some(_) if t.dims().iter().filter(|&&d| d > 1).count() >= 2 => Some(Why::Mask),
+            Some(_) => None,
+        };
     }
-    let line = |v: &[f64], step: fn(f64, f64) -> f64| {
-        let want = step(v[0], v[1]);
-        let close = |a: f64, b: f64| (a - b).abs() <= 1e-4 * (a.abs() + b.abs());
-        want.is_finite() && want != step(0.0, 0.0) && v.windows(2).all(|w| close(step(w[0], w[1]), want))
-    };
-    if values.len() >= 8
-        && (line(&values, |a, b| b - a)
-            || line(&values, |a, b| if a == 0.0 { 1.0 } else { b / a }) && values[0] != values[1])
-    {
-        return Some(Why::Computed);
+    let mut inner = values.len();
+    for &d in t.dims() {
+        inner /= d.max(1);
+        if d >= SHORTEST_LINE && obeys_recurrence(&values, d, inner) {
+            return Some(Why::Computed);
+        }
     }
     None
+}
+
+/// Lines shorter than this prove nothing.
+const SHORTEST_LINE: usize = 8;
+
+/// Whether every line along an axis of `d` steps, `inner` values apart, satisfies `x[i+1] + x[i−1] = c·x[i]` with one `c` per line:
+/// arithmetic (c = 2) and geometric sequences, sines and cosines do; learned values do not.
+fn obeys_recurrence(values: &[f64], d: usize, inner: usize) -> bool {
+    values.chunks_exact(d * inner).all(|block| {
+        (0..inner).all(|k| {
+            let x = |i: usize| block[i * inner + k];
+            let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
+            for i in 1..d - 1 {
+                let y = x(i + 1) + x(i - 1);
+                xy += x(i) * y;
+                xx += x(i) * x(i);
+                yy += y * y;
+            }
+            // The residual of the best c, relative to the values.
+            let residual = if xx > 0.0 { yy - xy * xy / xx } else { yy };
+            residual <= 1e-6 * (xx + yy) || xx + yy == 0.0
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(f: impl Fn(usize, usize) -> f64) -> Tensor {
+        Tensor::from_vec((0..64).flat_map(|i| (0..16).map(move |j| (i, j))).map(|(i, j)| f(i, j) as f32).collect(), &[1, 64, 16]).unwrap()
+    }
+
+    #[test]
+    fn formulas_are_recognised_and_weights_are_not() {
+        let frequency = |j: usize| 10000f64.powf(-(j as f64) / 16.0);
+        assert_eq!(formula(&table(|i, j| (i as f64 * frequency(j)).cos())), Some(Why::Computed));
+        assert_eq!(formula(&table(|i, j| (i as f64 * frequency(j)).sin())), Some(Why::Computed));
+        assert_eq!(formula(&table(|i, _| i as f64)), Some(Why::Computed));
+        assert_eq!(formula(&table(|_, j| frequency(j))), Some(Why::Computed));
+        assert_eq!(formula(&table(|i, j| if j > i { -1e9 } else { 0.0 })), Some(Why::Mask));
+        assert_eq!(formula(&table(|_, _| 0.5)), Some(Why::Fill));
+        assert_eq!(formula(&crate::ops::sample::floats(&[8, 64], 3)), None);
+        assert_eq!(formula(&crate::ops::sample::floats(&[768], 4)), None);
+    }
 }

@@ -62,6 +62,7 @@ fn is_made_up_name(name: &str) -> bool {
     name.strip_prefix('s').is_some_and(digits)
         || name.strip_prefix("unk__").is_some_and(digits)
         || name.rsplit_once("dim_").is_some_and(|(_, d)| digits(d))
+        || name.rsplit_once("DynamicDimension.").is_some_and(|(_, d)| digits(d))
         || name.rsplit_once("dynamic_axes_").is_some_and(|(_, d)| digits(d))
 }
 

@@ -136,54 +136,82 @@ impl Family for Conv {
 
 /// `dst[n, o, y…] = Σ_c Σ_k src[n, c, y·s + k·d − p] · wei[o, c, k] + bias[o]`; positions in the padding read as zero and are
 /// multiplied like any other.
+///
+/// Tap by tap over whole output rows, so that the innermost loop runs along both maps.
 pub fn conv<T: Num>(g: &Geometry, src: &[T], wei: &[T], bias: Option<&[T]>) -> Vec<T> {
     let (icg, ocg) = (g.ic / g.g, g.oc / g.g);
-    let out_dims: Vec<usize> = g.axes.iter().map(|a| a.o).collect();
-    let k_dims: Vec<usize> = g.axes.iter().map(|a| a.k).collect();
+    let unit = Axis { k: 1, s: 1, d: 1, begin: 0, end: 0, i: 1, o: 1 };
+    let (outer, inner) = match g.axes.split_last() {
+        Some((last, rest)) => (rest, *last),
+        None => (&[][..], unit),
+    };
     let in_plane: usize = g.axes.iter().map(|a| a.i).product();
-    let taps: usize = k_dims.iter().product();
-    let out_plane: usize = out_dims.iter().product();
-    let mut dst = Vec::with_capacity(g.n * g.oc * out_plane);
+    let out_plane: usize = g.axes.iter().map(|a| a.o).product();
+    let rows = row_starts(outer, inner.i);
+    let taps = rows.len() * inner.k;
+    let mut dst = vec![T::zero(); g.n * g.oc * out_plane];
     if out_plane == 0 {
         return dst;
     }
-    // Where tap `k` of output position `y` reads in an input plane; `None` in the padding.
-    let mut reads = Vec::with_capacity(out_plane * taps);
-    let mut y = vec![0; out_dims.len()];
-    loop {
-        let mut k = vec![0; k_dims.len()];
-        loop {
-            reads.push(g.axes.iter().enumerate().try_fold(0usize, |at, (a, axis)| {
-                Some(at * axis.i + axis.position(y[a], k[a])?)
-            }));
-            if !advance(&mut k, &k_dims) {
-                break;
-            }
-        }
-        if !advance(&mut y, &out_dims) {
-            break;
-        }
-    }
-    for n in 0..g.n {
-        for o in 0..g.oc {
-            let first = o / ocg * icg;
-            for at in reads.chunks(taps) {
-                let mut acc = T::zero();
-                for c in 0..icg {
-                    let plane = &src[(n * g.ic + first + c) * in_plane..][..in_plane];
-                    let row = &wei[(o * icg + c) * taps..][..taps];
-                    for (&p, &w) in at.iter().zip(row) {
-                        acc = acc.madd(p.map_or(T::zero(), |p| plane[p]), w);
-                    }
+    for (i, plane) in dst.chunks_exact_mut(out_plane).enumerate() {
+        let (n, o) = (i / g.oc, i % g.oc);
+        for c in 0..icg {
+            let x = &src[(n * g.ic + o / ocg * icg + c) * in_plane..][..in_plane];
+            let w = &wei[(o * icg + c) * taps..][..taps];
+            for (t, &w) in w.iter().enumerate() {
+                for (row, start) in plane.chunks_exact_mut(inner.o).zip(&rows[t / inner.k]) {
+                    add_row(row, start.map(|s| &x[s..s + inner.i]), w, &inner, t % inner.k);
                 }
-                dst.push(match bias {
-                    Some(b) => acc + b[o],
-                    None => acc,
-                });
             }
+        }
+        if let Some(b) = bias {
+            plane.iter_mut().for_each(|y| *y = *y + b[o]);
         }
     }
     dst
+}
+
+/// For every tap of the outer axes and every output row: where the input row starts, `None` in the padding.
+fn row_starts(outer: &[Axis], row: usize) -> Vec<Vec<Option<usize>>> {
+    let out_dims: Vec<usize> = outer.iter().map(|a| a.o).collect();
+    let k_dims: Vec<usize> = outer.iter().map(|a| a.k).collect();
+    let mut all = Vec::new();
+    let mut k = vec![0; outer.len()];
+    loop {
+        let mut starts = Vec::new();
+        let mut y = vec![0; outer.len()];
+        loop {
+            let at = outer.iter().enumerate();
+            let at = at.try_fold(0usize, |at, (a, axis)| Some(at * axis.i + axis.position(y[a], k[a])?));
+            starts.push(at.map(|at| at * row));
+            if !advance(&mut y, &out_dims) {
+                break;
+            }
+        }
+        all.push(starts);
+        if !advance(&mut k, &k_dims) {
+            return all;
+        }
+    }
+}
+
+/// `dst[y] += src[y·s + k·d − p] · w` along a row; all padding where there is no source row.
+fn add_row<T: Num>(dst: &mut [T], src: Option<&[T]>, w: T, axis: &Axis, k: usize) {
+    let pad = |dst: &mut [T]| dst.iter_mut().for_each(|d| *d = d.madd(T::zero(), w));
+    let Some(src) = src else { return pad(dst) };
+    let first = axis.begin.saturating_sub(k * axis.d).div_ceil(axis.s).min(axis.o);
+    let end = (axis.i + axis.begin).saturating_sub(k * axis.d).div_ceil(axis.s).clamp(first, axis.o);
+    pad(&mut dst[..first]);
+    if first < end {
+        let src = &src[first * axis.s + k * axis.d - axis.begin..];
+        let inside = &mut dst[first..end];
+        if axis.s == 1 {
+            inside.iter_mut().zip(src).for_each(|(d, &x)| *d = d.madd(x, w));
+        } else {
+            inside.iter_mut().zip(src.iter().step_by(axis.s)).for_each(|(d, &x)| *d = d.madd(x, w));
+        }
+    }
+    pad(&mut dst[end..]);
 }
 
 fn cases() -> Vec<Case> {
