@@ -142,7 +142,7 @@ pub fn learned(graph: &Graph) -> ParamCount {
                 continue;
             }
             let mut chain = HashSet::new();
-            let use_ = Use { role: role_of(node, i), moved: is_move(node) };
+            let use_ = Use::of(node, i);
             trace(graph, v, use_, 0, &mut chain, &mut |root, verdict| {
                 let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
                 entry.0 = entry.0.max(verdict);
@@ -168,7 +168,7 @@ pub fn learned(graph: &Graph) -> ParamCount {
                     for (i, v) in reader.inputs.iter().enumerate() {
                         if *v == Some(inner_id) {
                             let mut chain = HashSet::new();
-                            let use_ = Use { role: role_of(reader, i), moved: is_move(reader) };
+                            let use_ = Use::of(reader, i);
                             trace(graph, outer, use_, 0, &mut chain, &mut |root, verdict| {
                                 let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
                                 entry.0 = entry.0.max(verdict);
@@ -240,10 +240,23 @@ struct Use {
     role: Role,
     /// It is only moved about, not combined with data.
     moved: bool,
+    /// It multiplies data or is added to it, one number per channel.
+    scales: bool,
+}
+
+impl Use {
+    fn of(node: &Node, i: usize) -> Use {
+        let role = role_of(node, i);
+        let scales = role == Role::Data && matches!(node.op_type.as_str(), "Add" | "Mul");
+        Use { role, moved: is_move(node), scales }
+    }
 }
 
 fn is_move(node: &Node) -> bool {
-    matches!(node.op_type.as_str(), "Expand" | "Tile" | "Concat" | "Reshape" | "Slice" | "Unsqueeze" | "Squeeze" | "Transpose")
+    matches!(
+        node.op_type.as_str(),
+        "Expand" | "Tile" | "Concat" | "Reshape" | "Slice" | "Unsqueeze" | "Squeeze" | "Transpose"
+    )
 }
 
 /// Follows a static value back to the file's constants and judges each.
@@ -265,7 +278,7 @@ fn trace(
     };
     let node = graph.node(id);
     // Some files write a weight as a size and a fill: an untrained weight is a weight.
-    if node.op_type == "ConstantOfShape" && used.role == Role::Weight {
+    if node.op_type == "ConstantOfShape" && (used.role == Role::Weight || used.scales) {
         return found(v, Verdict::Learned);
     }
     for (i, input) in node.inputs.iter().enumerate() {
@@ -285,7 +298,9 @@ fn trace(
 
 /// Names exporters make up for constants they computed.
 fn is_made_up(name: &str) -> bool {
-    name.starts_with("onnx::") || name.contains("Constant_") || name.strip_prefix("val_").is_some_and(|d| d.parse::<u64>().is_ok())
+    name.starts_with("onnx::")
+        || name.contains("Constant_")
+        || name.strip_prefix("val_").is_some_and(|d| d.parse::<u64>().is_ok())
 }
 
 fn judge(name: &str, constant: Option<&Tensor>, dtype: Option<crate::tensor::DType>, used: Use) -> Verdict {
@@ -309,7 +324,8 @@ const LARGEST_TABLE: usize = 1 << 20;
 
 /// Whether a constant's values show that nothing learned them.
 fn formula(t: &Tensor) -> Option<Why> {
-    if t.len() > LARGEST_TABLE {
+    // The zoo's seeded weights are weights, and looking at them would make them.
+    if t.len() > LARGEST_TABLE || t.is_lazy() {
         return None;
     }
     let values = t.to_f64s().ok()?;
@@ -361,7 +377,11 @@ mod tests {
     use super::*;
 
     fn table(f: impl Fn(usize, usize) -> f64) -> Tensor {
-        Tensor::from_vec((0..64).flat_map(|i| (0..16).map(move |j| (i, j))).map(|(i, j)| f(i, j) as f32).collect(), &[1, 64, 16]).unwrap()
+        Tensor::from_vec(
+            (0..64).flat_map(|i| (0..16).map(move |j| (i, j))).map(|(i, j)| f(i, j) as f32).collect(),
+            &[1, 64, 16],
+        )
+        .unwrap()
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn row_starts(outer: &[Axis], row: usize) -> Vec<Vec<Option<usize>>> {
         let mut starts = Vec::new();
         let mut y = vec![0; outer.len()];
         loop {
-            let at = outer.iter().enumerate();
+            let mut at = outer.iter().enumerate();
             let at = at.try_fold(0usize, |at, (a, axis)| Some(at * axis.i + axis.position(y[a], k[a])?));
             starts.push(at.map(|at| at * row));
             if !advance(&mut y, &out_dims) {
