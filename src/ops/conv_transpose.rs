@@ -163,7 +163,7 @@ impl ConvTranspose {
         check_ranks(x.len(), w.len())?;
         let g = self.group;
         let oc = w[1].checked_mul(g);
-        let (Some(oc), true) = (oc, x[1] == w[0] && w[0] % g == 0) else {
+        let (Some(oc), true) = (oc, x[1] == w[0] && w[0].is_multiple_of(g)) else {
             return Err(Error::input(format!(
                 "input {} and weights {} do not fit with {g} group(s)",
                 Shape::known(x),
@@ -253,18 +253,23 @@ pub fn conv_transpose<T: Num>(g: &Geometry, src: &[T], wei: &[T], bias: Option<&
     // Where the product of input position `i` and tap `k` goes in an output plane; `None` beyond the border.
     let mut writes = Vec::with_capacity(in_plane * taps);
     let mut i = vec![0; in_dims.len()];
-    while in_plane * taps > 0 {
-        let mut k = vec![0; k_dims.len()];
+    if in_plane * taps > 0 {
         loop {
-            writes.push(g.axes.iter().enumerate().try_fold(0usize, |at, (a, axis)| {
-                Some(at * axis.o + axis.position(i[a], k[a])?)
-            }));
-            if !advance(&mut k, &k_dims) {
+            let mut k = vec![0; k_dims.len()];
+            loop {
+                writes.push(
+                    g.axes
+                        .iter()
+                        .enumerate()
+                        .try_fold(0usize, |at, (a, axis)| Some(at * axis.o + axis.position(i[a], k[a])?)),
+                );
+                if !advance(&mut k, &k_dims) {
+                    break;
+                }
+            }
+            if !advance(&mut i, &in_dims) {
                 break;
             }
-        }
-        if !advance(&mut i, &in_dims) {
-            break;
         }
     }
     for n in 0..g.n {
@@ -297,12 +302,21 @@ fn cases() -> Vec<Case> {
     let ints = |v: &[i64]| Attr::Ints(v.to_vec());
     let name = |s: &str| Attr::Str(s.into());
     let f = sample::floats;
-    let case = |attrs: &[(&str, Attr)], x: &[usize], w: &[usize]| Case::new("ConvTranspose", attrs, vec![f(x, 1), f(w, 2)]);
+    let case =
+        |attrs: &[(&str, Attr)], x: &[usize], w: &[usize]| Case::new("ConvTranspose", attrs, vec![f(x, 1), f(w, 2)]);
     let two = || ("strides", ints(&[2, 2]));
     vec![
         case(&[], &[2, 3, 3, 4], &[3, 2, 3, 3]),
-        Case::new("ConvTranspose", &[two(), ("pads", ints(&[1; 4])), ("output_padding", ints(&[1, 0]))], vec![f(&[1, 4, 3, 5], 1), f(&[4, 3, 3, 3], 2), f(&[3], 3)]),
-        Case::new("ConvTranspose", &[("group", Attr::Int(2)), two()], vec![f(&[2, 4, 3, 3], 1), f(&[4, 3, 2, 2], 2), f(&[6], 3)]),
+        Case::new(
+            "ConvTranspose",
+            &[two(), ("pads", ints(&[1; 4])), ("output_padding", ints(&[1, 0]))],
+            vec![f(&[1, 4, 3, 5], 1), f(&[4, 3, 3, 3], 2), f(&[3], 3)],
+        ),
+        Case::new(
+            "ConvTranspose",
+            &[("group", Attr::Int(2)), two()],
+            vec![f(&[2, 4, 3, 3], 1), f(&[4, 3, 2, 2], 2), f(&[6], 3)],
+        ),
         case(&[two(), ("output_shape", ints(&[7, 8]))], &[1, 1, 3, 3], &[1, 2, 3, 3]),
         case(&[two(), ("output_shape", ints(&[10, 8]))], &[1, 1, 3, 3], &[1, 2, 3, 3]),
         case(&[two(), ("auto_pad", name("SAME_UPPER"))], &[1, 1, 3, 4], &[1, 2, 3, 3]),

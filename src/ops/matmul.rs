@@ -86,6 +86,8 @@ pub(super) trait Ring: Copy {
     const ZERO: fn() -> Self;
     /// `self + a·b`.
     fn fma(self, a: Self, b: Self) -> Self;
+    /// `self + b`.
+    fn plus(self, b: Self) -> Self;
     /// Called beside a loop of `n` [`Ring::fma`]s.
     fn looped(_n: usize) {}
 }
@@ -95,12 +97,19 @@ impl<T: Num> Ring for T {
     fn fma(self, a: Self, b: Self) -> Self {
         self.madd(a, b)
     }
+    #[inline(always)]
+    fn plus(self, b: Self) -> Self {
+        self + b
+    }
 }
 impl Ring for i64 {
     const ZERO: fn() -> Self = || 0;
     #[inline(always)]
     fn fma(self, a: Self, b: Self) -> Self {
         self.wrapping_add(a.wrapping_mul(b))
+    }
+    fn plus(self, b: Self) -> Self {
+        self.wrapping_add(b)
     }
     fn looped(n: usize) {
         tally_madds(n as u64);

@@ -329,12 +329,16 @@ families! {
     Conv: conv;
     /// ConvTranspose.
     ConvTranspose: conv_transpose;
+    /// Einsum.
+    Einsum: einsum;
     /// MatMul, Gemm.
     MatMul: matmul;
     /// Normalisations.
     Norm: norm;
     /// Pooling.
     Pool: pool;
+    /// Resize, Upsample.
+    Resize: resize;
     /// LSTM, GRU, RNN.
     Rnn: rnn;
     /// Softmax, LogSoftmax, Hardmax.
