@@ -22,6 +22,9 @@ enum Label {
     Letter(u8),
 }
 
+/// Labels of each operand, of the output, and the size of each.
+type Resolved = (Vec<Vec<Label>>, Vec<Label>, Vec<(Label, Dim)>);
+
 /// A side of the equation: letters, `None` for the ellipsis.
 type Term = Vec<Option<u8>>;
 
@@ -105,7 +108,7 @@ impl Einsum {
         Ok((operands, output))
     }
 
-    fn resolve(&self, operands: &[&[Dim]]) -> Result<(Vec<Vec<Label>>, Vec<Label>, Vec<(Label, Dim)>)> {
+    fn resolve(&self, operands: &[&[Dim]]) -> Result<Resolved> {
         let ranks: Vec<usize> = operands.iter().map(|d| d.len()).collect();
         let (labels, output) = self.labels(&ranks)?;
         let mut sizes: Vec<(Label, Dim)> = Vec::new();

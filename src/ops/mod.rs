@@ -329,6 +329,12 @@ families! {
     Conv: conv;
     /// ConvTranspose.
     ConvTranspose: conv_transpose;
+    /// Attention, MultiHeadAttention, RotaryEmbedding.
+    Attention: attention;
+    /// Regions and boxes, DeformConv, Col2Im.
+    Detect: detect;
+    /// GridSample, AffineGrid.
+    Grid: grid;
     /// Einsum.
     Einsum: einsum;
     /// MatMul, Gemm.

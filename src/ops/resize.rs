@@ -113,6 +113,9 @@ pub struct AxisPlan {
     pub roi: (f64, f64),
 }
 
+/// Output size, scale and region of an axis, as far as they are known.
+type Draft = (Dim, Option<f64>, (f64, f64));
+
 /// What decides the output sizes, as far as it is known.
 #[derive(Debug, Default)]
 struct Wanted {
@@ -212,7 +215,7 @@ impl Resize {
     }
 
     /// Scale, region and output size per axis; what depends on an unknown input size is unknown.
-    fn plan(&self, x: &[Dim], wanted: &Wanted) -> Result<Vec<(Dim, Option<f64>, (f64, f64))>> {
+    fn plan(&self, x: &[Dim], wanted: &Wanted) -> Result<Vec<Draft>> {
         let axes = self.axes(x.len())?;
         let count = |name: &str, have: usize, need: usize| {
             if have == need {
