@@ -1,7 +1,7 @@
 //! The numbers reference kernels compute with.
 //!
 //! Reference kernels are generic over [`Num`]. With `f32`/`f64` they are the oracle of the fast kernels; with [`Tally`],
-//! an `f32` that counts what is done to it, they prove the cost rules: counted equals formula, exactly.
+//! a number that counts what is done to it, they prove the cost rules: counted equals formula, exactly.
 //!
 //! What counts as what: [`Num::madd`] is one MAdd; every other arithmetic operation on floating-point data (`+ − × ÷`,
 //! negation, `max`, `min`, `abs`, comparison by `gt`, and each elementary function) is one *other* FLOP. Moving, comparing with `==`
@@ -143,9 +143,12 @@ pub fn tallied<R>(f: impl FnOnce() -> R) -> (R, Tallied) {
     (result, Tallied { madds: MADDS.get() - before.0, other: OTHER.get() - before.1 })
 }
 
-/// An `f32` that counts the arithmetic done to it (per thread, read with [`tallied`]).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tally(f32);
+/// A number that counts the arithmetic done to it (per thread, read with [`tallied`]).
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Tallying<F>(F);
+
+/// An `f32` that counts.
+pub type Tally = Tallying<f32>;
 
 #[inline(always)]
 fn one_other() {
@@ -154,12 +157,12 @@ fn one_other() {
 
 macro_rules! tally_op {
     ($trait:ident, $f:ident, $op:tt) => {
-        impl $trait for Tally {
-            type Output = Tally;
+        impl<F: Num> $trait for Tallying<F> {
+            type Output = Self;
             #[inline(always)]
-            fn $f(self, o: Tally) -> Tally {
+            fn $f(self, o: Self) -> Self {
                 one_other();
-                Tally(self.0 $op o.0)
+                Tallying(self.0 $op o.0)
             }
         }
     };
@@ -169,66 +172,60 @@ tally_op!(Sub, sub, -);
 tally_op!(Mul, mul, *);
 tally_op!(Div, div, /);
 
-impl Neg for Tally {
-    type Output = Tally;
+impl<F: Num> Neg for Tallying<F> {
+    type Output = Self;
     #[inline(always)]
-    fn neg(self) -> Tally {
+    fn neg(self) -> Self {
         one_other();
-        Tally(-self.0)
+        Tallying(-self.0)
     }
 }
 
-impl PartialOrd for Tally {
-    /// Free, like `==`: use [`Num::gt`] where a comparison is arithmetic.
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        self.0.partial_cmp(&other.0)
-    }
-}
-
-impl Num for Tally {
+/// Comparing with `<` or `==` is free: [`Num::gt`] is for where a comparison is arithmetic.
+impl<F: Num> Num for Tallying<F> {
     #[inline(always)]
     fn of(v: f64) -> Self {
-        Tally(v as f32)
+        Tallying(F::of(v))
     }
     #[inline(always)]
     fn get(self) -> f64 {
-        self.0.into()
+        self.0.get()
     }
     #[inline(always)]
     fn madd(self, a: Self, b: Self) -> Self {
         MADDS.set(MADDS.get() + 1);
-        Tally(self.0 + a.0 * b.0)
+        Tallying(self.0.madd(a.0, b.0))
     }
     #[inline(always)]
     fn apply(self, f: fn(f64) -> f64) -> Self {
         one_other();
-        Tally(f(self.0.into()) as f32)
+        Tallying(self.0.apply(f))
     }
     #[inline(always)]
     fn apply2(self, other: Self, f: fn(f64, f64) -> f64) -> Self {
         one_other();
-        Tally(f(self.0.into(), other.0.into()) as f32)
+        Tallying(self.0.apply2(other.0, f))
     }
     #[inline(always)]
     fn max_nan(self, other: Self) -> Self {
         one_other();
-        Tally(self.0.max_nan(other.0))
+        Tallying(self.0.max_nan(other.0))
     }
     #[inline(always)]
     fn min_nan(self, other: Self) -> Self {
         one_other();
-        Tally(self.0.min_nan(other.0))
+        Tallying(self.0.min_nan(other.0))
     }
     #[inline(always)]
     fn gt(self, other: Self) -> bool {
         one_other();
-        self.0 > other.0
+        self.0.gt(other.0)
     }
     fn load(t: &Tensor) -> Result<Vec<Self>> {
-        Ok(t.view::<f32>()?.iter().map(|&v| Tally(v)).collect())
+        Ok(F::load(t)?.into_iter().map(Tallying).collect())
     }
     fn store(values: Vec<Self>, dims: &[usize]) -> Result<Tensor> {
-        Tensor::from_vec(values.into_iter().map(|v| v.0).collect::<Vec<f32>>(), dims)
+        F::store(values.into_iter().map(|v| v.0).collect(), dims)
     }
 }
 
@@ -238,13 +235,12 @@ pub enum Arith {
     /// The data's own type.
     #[default]
     Native,
-    /// [`Tally`] in place of `f32` and `f64`.
+    /// [`Tallying`] numbers in place of `f32` and `f64`.
     Counting,
 }
 
 /// Runs `$body` with `$T` bound to the number type for float data of `$dtype` under `$arith`; the value of the whole is a
-/// `Result`. `f64` data is counted in `f32` precision: counts do not depend on the width. (Narrow floats never get here: the
-/// evaluator widens them to `f32` first.)
+/// `Result`. (Narrow floats never get here: the evaluator widens them to `f32` first.)
 #[macro_export]
 macro_rules! with_num {
     ($arith:expr, $dtype:expr, $T:ident => $body:expr) => {{
@@ -252,6 +248,10 @@ macro_rules! with_num {
         match ($arith, $dtype) {
             (Arith::Counting, DType::F32) => {
                 type $T = $crate::tensor::Tally;
+                $body
+            }
+            (Arith::Counting, DType::F64) => {
+                type $T = $crate::tensor::num::Tallying<f64>;
                 $body
             }
             (_, DType::F32) => {
