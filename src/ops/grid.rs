@@ -311,7 +311,9 @@ impl Sampler<'_> {
         let taps = |at: &[f64], dims: &[usize]| {
             let mut taps = vec![(Some(0), 1.0)];
             for (&v, &n) in at.iter().zip(dims) {
-                let x = self.padded(self.position(v, n), n);
+                // Cubic neighbours are padded one by one, as in PyTorch and ONNX Runtime.
+                let x = self.position(v, n);
+                let x = if self.mode == Mode::Linear { self.padded(x, n) } else { x };
                 let (first, t) = (x.floor(), x - x.floor());
                 let weights =
                     if self.mode == Mode::Linear { vec![(first, 1.0 - t), (first + 1.0, t)] } else { cubic(first, t) };

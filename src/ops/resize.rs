@@ -359,8 +359,9 @@ impl Resize {
                 }
             }
         };
-        // A hair's breadth of rounding in `y / scale` must not reach the next pixel.
-        let exact = |x: f64| if (x - x.round()).abs() < 1e-6 { x.round() } else { x };
+        // A hair's breadth of rounding in `y / scale` must decide neither between pixels nor at their halves.
+        let half = |x: f64| (2.0 * x).round() / 2.0;
+        let exact = |x: f64| if (x - half(x)).abs() < 1e-6 { half(x) } else { x };
         let place = |x: f64| pick(exact(x)).clamp(0.0, p.input.saturating_sub(1) as f64) as usize;
         (0..p.output).map(|y| self.source(p, y).map(place)).collect()
     }

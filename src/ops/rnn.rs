@@ -72,7 +72,11 @@ pub enum Activation {
 
 impl Activation {
     /// The function called `name`; takes its parameters from the lists in order, or the standard's defaults.
-    fn new(name: &str, alphas: &mut impl Iterator<Item = f32>, betas: &mut impl Iterator<Item = f32>) -> Result<Activation> {
+    fn new(
+        name: &str,
+        alphas: &mut impl Iterator<Item = f32>,
+        betas: &mut impl Iterator<Item = f32>,
+    ) -> Result<Activation> {
         let mut alpha = |default: f32| f64::from(alphas.next().unwrap_or(default));
         let mut beta = |default: f32| f64::from(betas.next().unwrap_or(default));
         use Activation::*;
@@ -183,10 +187,15 @@ impl Rnn {
             .filter(|v| !v.is_empty())
             .unwrap_or_else(|| defaults.repeat(directions).into_iter().map(String::from).collect());
         // Older exporters name one direction's functions for both.
-        let names = if names.len() == defaults.len() && directions == 2 { [&names[..], &names[..]].concat() } else { names };
+        let names =
+            if names.len() == defaults.len() && directions == 2 { [&names[..], &names[..]].concat() } else { names };
         if names.len() != defaults.len() * directions {
-            return Err(Error::input(format!("has {} names where {} are needed", names.len(), defaults.len() * directions))
-                .at_attribute("activations"));
+            return Err(Error::input(format!(
+                "has {} names where {} are needed",
+                names.len(),
+                defaults.len() * directions
+            ))
+            .at_attribute("activations"));
         }
         let mut alphas = node.opt_floats("activation_alpha")?.unwrap_or_default().into_iter();
         let mut betas = node.opt_floats("activation_beta")?.unwrap_or_default().into_iter();
@@ -251,7 +260,7 @@ impl Rnn {
             Cell::Lstm { input_forget } => {
                 let (gates, coupled) = if input_forget { (2, 1) } else { (3, 0) };
                 let peep = if peepholes { 2 } else { 0 };
-                4 * bias + (gates + 1) * clip + gates * (peep + act(0)) + coupled + act(1) + 3 + clip + act(2) + 1
+                4 * bias + (gates + 1) * clip + gates * (peep + act(0)) + coupled + act(1) + 3 + act(2) + 1
             }
         }
     }
@@ -403,12 +412,14 @@ impl Rnn {
                     hidden[row.clone()].copy_from_slice(&next[row.clone()]);
                     cell[row.clone()].copy_from_slice(&next_cell[row.clone()]);
                     let t = time(n);
-                    let place = if self.batch_first { (n * s.steps + t) * d + dir } else { (t * d + dir) * s.batch + n };
+                    let place =
+                        if self.batch_first { (n * s.steps + t) * d + dir } else { (t * d + dir) * s.batch + n };
                     y[place * h..][..h].copy_from_slice(&next[row]);
                 }
             }
             for (last, state) in last.iter_mut().zip([&hidden, &cell]) {
-                for n in 0..s.batch {
+                // A sequence of no steps leaves zeros, not its initial state, as in ONNX Runtime.
+                for n in (0..s.batch).filter(|&n| lengths[n] > 0) {
                     last[at(n)..][..h].copy_from_slice(&state[n * h..][..h]);
                 }
             }
@@ -449,7 +460,8 @@ impl Rnn {
             Cell::Lstm { input_forget } => {
                 accumulate((s.batch, gh, h), hidden, &p.r, &mut gates);
                 let g = |v: T| p.acts[1].apply(self.clipped(v));
-                let out = |v: T| p.acts[2].apply(self.clipped(v));
+                // Only gates are clipped, not the cell state, as ONNX Runtime does.
+                let out = |v: T| p.acts[2].apply(v);
                 for n in 0..s.batch {
                     for j in 0..h {
                         // Gates in the order i, o, f, c; peepholes i, o, f.
@@ -478,7 +490,8 @@ impl Rnn {
                         recurrent[n * 2 * h + j] = f(biased(sum, j));
                     }
                 }
-                let (z, r) = (|n: usize, j: usize| recurrent[n * 2 * h + j], |n: usize, j: usize| recurrent[n * 2 * h + h + j]);
+                let (z, r) =
+                    (|n: usize, j: usize| recurrent[n * 2 * h + j], |n: usize, j: usize| recurrent[n * 2 * h + h + j]);
                 let mut candidate = vec![T::zero(); s.batch * h];
                 if linear_before_reset {
                     accumulate((s.batch, h, h), hidden, &p.r_candidate, &mut candidate);
@@ -515,19 +528,33 @@ fn cases() -> Vec<Case> {
     let hidden = |h: i64| ("hidden_size", Attr::Int(h));
     let to = |d: &str| ("direction", Attr::Str(d.into()));
     let strs = |v: &[&str]| Attr::Strs(v.iter().map(ToString::to_string).collect());
-    let lens = |v: &[i64]| super::matmul::from_ints(crate::tensor::DType::I32, v, &[v.len()]).expect("as many as there are");
+    let lens =
+        |v: &[i64]| super::matmul::from_ints(crate::tensor::DType::I32, v, &[v.len()]).expect("as many as there are");
     // x, W, R of `g` gates for 4 steps, batch 3, input 2, hidden 5.
-    let base = |g: usize, d: usize| vec![Some(f(&[4, 3, 2], 1)), Some(f(&[d, g * 5, 2], 2)), Some(f(&[d, g * 5, 5], 3))];
+    let base =
+        |g: usize, d: usize| vec![Some(f(&[4, 3, 2], 1)), Some(f(&[d, g * 5, 2], 2)), Some(f(&[d, g * 5, 5], 3))];
     let with = |g: usize, d: usize, more: Vec<Option<Tensor>>| base(g, d).into_iter().chain(more).collect::<Vec<_>>();
     let case = |op: &str, attrs: &[(&str, Attr)], inputs, outputs| Case::with_optional(op, attrs, inputs, outputs);
     let mut all = Vec::new();
     for (op, g) in [("LSTM", 4), ("GRU", 3), ("RNN", 1)] {
         let outputs = if g == 4 { 3 } else { 2 };
         let bias = |d: usize| Some(f(&[d, 2 * g * 5], 4));
-        let batch_first = vec![Some(f(&[3, 4, 2], 1)), base(g, 2)[1].clone(), base(g, 2)[2].clone(), bias(2), None, Some(f(&[3, 2, 5], 5))];
+        let batch_first = vec![
+            Some(f(&[3, 4, 2], 1)),
+            base(g, 2)[1].clone(),
+            base(g, 2)[2].clone(),
+            bias(2),
+            None,
+            Some(f(&[3, 2, 5], 5)),
+        ];
         all.extend([
             case(op, &[hidden(5)], base(g, 1), 1),
-            case(op, &[hidden(5), to("reverse")], with(g, 1, vec![bias(1), Some(lens(&[4, 1, 2])), Some(f(&[1, 3, 5], 5))]), outputs),
+            case(
+                op,
+                &[hidden(5), to("reverse")],
+                with(g, 1, vec![bias(1), Some(lens(&[4, 1, 2])), Some(f(&[1, 3, 5], 5))]),
+                outputs,
+            ),
             case(op, &[hidden(5), to("bidirectional")], with(g, 2, vec![bias(2), Some(lens(&[0, 4, 3]))]), outputs),
             case(op, &[hidden(5), to("bidirectional"), ("layout", Attr::Int(1))], batch_first, outputs),
             case(op, &[hidden(5), ("clip", Attr::Float(0.5))], with(g, 1, vec![bias(1)]), outputs).opset(7),
@@ -544,7 +571,16 @@ fn cases() -> Vec<Case> {
         case("GRU", &[hidden(5), linear.clone()], with(3, 1, vec![Some(f(&[1, 30], 4))]), 2),
         case("GRU", &[hidden(5), linear], base(3, 1), 2),
         case("GRU", &[("activations", strs(&["Relu", "Softplus"]))], base(3, 1), 2),
-        case("RNN", &[("activations", strs(&["Affine"])), ("activation_alpha", Attr::Floats(vec![0.5])), ("activation_beta", Attr::Floats(vec![0.1]))], base(1, 1), 2),
+        case(
+            "RNN",
+            &[
+                ("activations", strs(&["Affine"])),
+                ("activation_alpha", Attr::Floats(vec![0.5])),
+                ("activation_beta", Attr::Floats(vec![0.1])),
+            ],
+            base(1, 1),
+            2,
+        ),
         case("RNN", &[("activations", strs(&["LeakyRelu", "Elu"])), to("bidirectional")], base(1, 2), 2),
         case("RNN", &[("activations", strs(&["ThresholdedRelu"]))], base(1, 1), 2),
     ]);
