@@ -224,7 +224,11 @@ impl Family for ConvTranspose {
     fn eval(&self, cx: &EvalCx, inputs: &Inputs) -> Result<Vec<Tensor>> {
         let (x, w) = (input(inputs, 0)?, input(inputs, 1)?);
         let g = self.geometry(x.dims(), w.dims())?;
-        element_count(&g.output())?;
+        if element_count(&g.output())? == 0 {
+            return Ok(vec![Tensor::zeros(x.dtype(), &g.output())?]);
+        }
+        let (positions, taps): (Vec<usize>, Vec<usize>) = g.axes.iter().map(|a| (a.i, a.k)).unzip();
+        element_count(&[positions, taps].concat())?;
         let bias = opt(inputs, 2);
         if bias.is_some_and(|b| b.len() != g.oc) {
             return Err(Error::run(format!("the bias needs {} elements", g.oc)));

@@ -241,6 +241,9 @@ impl Family for Detect {
             }
             Detect::Deform { group, offset_group, .. } => {
                 let d = Deform::of(self, &cx.dims(0)?, &cx.dims(1)?, None).ok()?;
+                if cx.out_elements(0)? == 0 {
+                    return Some(Work::NONE);
+                }
                 let positions = product([d.n, d.k[0], d.k[1], d.o[0], d.o[1]])?;
                 let main = positions.checked_mul(product([d.oc, d.ic / group])?)?;
                 let per_sample = if cx.has(4) { 5 } else { 4 };
@@ -372,7 +375,9 @@ impl Detect {
         if batch.len() != count {
             return Err(Error::run("each region needs a batch index"));
         }
-        element_count(&[count, c, oh, ow])?;
+        if element_count(&[count, c, oh, ow])? == 0 {
+            return Ok(vec![Tensor::zeros(x.dtype(), &[count, c, oh, ow])?]);
+        }
         let (data, rois) = (T::load(x)?, rois.to_f64s()?);
         let mut y = Vec::with_capacity(count * c * oh * ow);
         for (roi, &b) in rois.chunks_exact(4).zip(&batch) {
@@ -417,7 +422,9 @@ impl Detect {
         let Detect::Deform { window, group, offset_group } = self else { return Err(Error::run("not DeformConv")) };
         let (x, w, offset) = (input(inputs, 0)?, input(inputs, 1)?, input(inputs, 2)?);
         let d = Deform::of(self, x.dims(), w.dims(), Some(offset.dims()))?;
-        element_count(&[d.n, d.oc, d.o[0], d.o[1]])?;
+        if element_count(&[d.n, d.oc, d.o[0], d.o[1]])? == 0 {
+            return Ok(vec![Tensor::zeros(x.dtype(), &[d.n, d.oc, d.o[0], d.o[1]])?]);
+        }
         let axes = window.resolve(&d.i, &d.k)?;
         let (taps, outs) = (d.k[0] * d.k[1], d.o[0] * d.o[1]);
         let (data, wei, offset) = (T::load(x)?, T::load(w)?, offset.to_f64s()?);

@@ -173,7 +173,9 @@ impl Family for Grid {
                 let grid = input(inputs, 1)?;
                 let known = |t: &Tensor| t.dims().iter().map(|&d| Some(d)).collect::<Vec<Dim>>();
                 let dims: Vec<usize> = sample_dims(&known(x), &known(grid))?.into_iter().flatten().collect();
-                element_count(&dims)?;
+                if element_count(&dims)? == 0 {
+                    return Ok(vec![Tensor::zeros(x.dtype(), &dims)?]);
+                }
                 let s =
                     Sampler { mode: *mode, padding: *padding, align_corners: *align_corners, x: x.dims(), out: &dims };
                 let at = grid.to_f64s()?;

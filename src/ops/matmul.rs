@@ -215,7 +215,10 @@ impl MatMul {
         let out = self.broadcast_output(a, b)?;
         if let Some(c) = c {
             let fits = c.len() <= 2
-                && c.iter().rev().zip(out.iter().rev()).all(|(&c, &o)| c == Some(1) || c == o || c.is_none() || o.is_none());
+                && c.iter()
+                    .rev()
+                    .zip(out.iter().rev())
+                    .all(|(&c, &o)| c == Some(1) || c == o || c.is_none() || o.is_none());
             if !fits {
                 return Err(Error::input(format!(
                     "C of shape {} does not broadcast to {}",
@@ -260,6 +263,9 @@ impl MatMul {
         let (trans_a, trans_b) = self.transposed();
         let a = if trans_a { &transposed(a, s.k, s.m)[..] } else { a };
         let b = if trans_b { &transposed(b, s.n, s.k)[..] } else { b };
+        if s.out.contains(&0) || s.batch.contains(&0) {
+            return Vec::new();
+        }
         let plane = s.m * s.n;
         let mut c = vec![T::ZERO(); s.batch.iter().product::<usize>() * plane];
         if plane == 0 {
@@ -397,7 +403,10 @@ fn cases() -> Vec<Case> {
         gemm(&[("transB", yes.clone())], &[&[3, 4], &[5, 4], &[3, 1]]).opset(9),
         gemm(&[("transA", yes.clone()), ("alpha", half.clone())], &[&[4, 3], &[4, 5]]),
         gemm(&[("beta", half.clone())], &[&[1, 4], &[4, 5], &[]]).opset(7),
-        gemm(&[("alpha", half.clone()), ("beta", half.clone()), ("transA", yes.clone()), ("transB", yes.clone())], &[&[4, 3], &[5, 4], &[3, 5]]),
+        gemm(
+            &[("alpha", half.clone()), ("beta", half.clone()), ("transA", yes.clone()), ("transB", yes.clone())],
+            &[&[4, 3], &[5, 4], &[3, 5]],
+        ),
         Case::new("Gemm", &[], vec![i32s(&[1, 2], &[1, 2]), i32s(&[3, 4], &[2, 1]), i32s(&[5], &[1])]),
         fused(&[("transB", yes.clone()), ("alpha", half)], &[2, 3, 4], &[2, 5, 4]),
         fused(&[("transA", yes)], &[4, 3], &[2, 4, 5]),

@@ -15,7 +15,7 @@ use super::spec::{Attr, NodeSpec};
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, opt, sample};
 use crate::cost::{Work, product};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Fact, Num, Shape, Tensor};
+use crate::tensor::{DType, Fact, Num, Shape, Tensor, element_count};
 use crate::with_num;
 
 /// The family's table rows.
@@ -190,7 +190,7 @@ impl Norm {
 
     /// Statistics groups for input dims.
     fn groups(&self, x: &[usize]) -> Result<Groups> {
-        let all = |d: &[usize]| d.iter().product::<usize>();
+        let all = element_count;
         match self {
             Norm::Grouped { groups, .. } => {
                 let (&[n, c], spatial) = x.split_first_chunk::<2>().ok_or_else(|| too_flat(x.len()))?;
@@ -199,24 +199,26 @@ impl Norm {
                     if c == 0 {
                         return Ok(Groups { count: 0, size: 0 });
                     }
-                    return Err(Error::input(format!("{c} channels do not divide into {g} groups"))
-                        .at_attribute("num_groups"));
+                    return Err(
+                        Error::input(format!("{c} channels do not divide into {g} groups")).at_attribute("num_groups")
+                    );
                 }
-                Ok(Groups { count: n * g, size: c / g * all(spatial) })
+                Ok(Groups { count: all(&[n, g])?, size: all(&[c / g, all(spatial)?])? })
             }
             Norm::Layer { axis, .. } => {
                 let a = axis_of(*axis, x.len())?;
-                Ok(Groups { count: all(&x[..a]), size: all(&x[a..]) })
+                Ok(Groups { count: all(&x[..a])?, size: all(&x[a..])? })
             }
             Norm::Lp { axis, .. } => {
                 let a = axis_of(*axis, x.len())?;
-                Ok(Groups { count: all(&x[..a]) * all(&x[a + 1..]), size: x[a] })
+                Ok(Groups { count: all(&[all(&x[..a])?, all(&x[a + 1..])?])?, size: x[a] })
             }
             Norm::MeanVariance { axes } => {
                 let mut over = vec![false; x.len()];
                 axes_of(axes, x.len())?.into_iter().for_each(|a| over[a] = true);
-                let part = |want: bool| x.iter().zip(&over).filter(|o| *o.1 == want).map(|o| *o.0).product();
-                Ok(Groups { count: part(false), size: part(true) })
+                let part =
+                    |want: bool| all(&x.iter().zip(&over).filter(|o| *o.1 == want).map(|o| *o.0).collect::<Vec<_>>());
+                Ok(Groups { count: part(false)?, size: part(true)? })
             }
             Norm::Batch { .. } | Norm::LocalResponse { .. } => Ok(Groups { count: 0, size: 0 }),
         }
@@ -306,6 +308,9 @@ impl Norm {
     fn run<T: Num>(&self, cx: &EvalCx, inputs: &Inputs, x: &Tensor) -> Result<Vec<Tensor>> {
         let dims = x.dims();
         let mut v = T::load(x)?;
+        if v.is_empty() && cx.outputs < 2 {
+            return Ok(vec![T::store(v, dims)?]);
+        }
         match self {
             Norm::Batch { epsilon, spatial, training } => {
                 let mut vectors = Vec::with_capacity(4);
@@ -354,11 +359,8 @@ impl Norm {
                 let sum = (*skip && cx.outputs > 3).then(|| v.clone());
                 let mut statistics = [Vec::with_capacity(g.count), Vec::with_capacity(g.count)];
                 for row in v.chunks_exact_mut(g.size.max(1)) {
-                    let (mean, inverse) = if *rms {
-                        (0.0, by_root_mean_square(row, *epsilon))
-                    } else {
-                        standardize(row, *epsilon)
-                    };
+                    let (mean, inverse) =
+                        if *rms { (0.0, by_root_mean_square(row, *epsilon)) } else { standardize(row, *epsilon) };
                     statistics[0].push(mean);
                     statistics[1].push(inverse);
                 }
@@ -453,7 +455,11 @@ fn offsets(t: &Tensor, dims: &[usize]) -> Result<Vec<usize>> {
     let lead = dims.len().checked_sub(t.rank());
     let fits = lead.is_some_and(|lead| t.dims().iter().zip(&dims[lead..]).all(|(&t, &d)| t == d || t == 1));
     if !fits {
-        return Err(Error::run(format!("a parameter of shape {} does not broadcast to {}", Shape::known(t.dims()), Shape::known(dims))));
+        return Err(Error::run(format!(
+            "a parameter of shape {} does not broadcast to {}",
+            Shape::known(t.dims()),
+            Shape::known(dims)
+        )));
     }
     Ok(broadcast_offsets(t.dims(), dims))
 }
@@ -522,7 +528,9 @@ fn batch<T: Num>(
         return Ok(None);
     }
     let plane = features / channels;
-    let [scale, bias, mean, variance] = vectors else { return Err(Error::run("batch normalisation takes four vectors")) };
+    let [scale, bias, mean, variance] = vectors else {
+        return Err(Error::run("batch normalisation takes four vectors"));
+    };
     let apply = |v: &mut [T], mean: &[T], variance: &[T]| {
         for (i, part) in v.chunks_exact_mut(plane).enumerate() {
             let c = i % channels;
@@ -573,7 +581,8 @@ fn cases() -> Vec<Case> {
         Case::with_optional("BatchNormalization", &[], some(batch(&[2, 3, 5], &[3])), 5).opset(8),
         Case::new("InstanceNormalization", &[], vec![f(&[2, 3, 4, 5], 1), f(&[3], 2), f(&[3], 3)]),
         Case::new("GroupNormalization", &[("num_groups", int(2))], vec![f(&[2, 4, 3], 1), f(&[4], 2), f(&[4], 3)]),
-        Case::new("GroupNormalization", &[("num_groups", int(2))], vec![f(&[2, 4, 3], 1), f(&[2], 2), f(&[2], 3)]).opset(18),
+        Case::new("GroupNormalization", &[("num_groups", int(2))], vec![f(&[2, 4, 3], 1), f(&[2], 2), f(&[2], 3)])
+            .opset(18),
         Case::new("LayerNormalization", &[], vec![f(&[2, 3, 5], 1), f(&[5], 2), f(&[5], 3)]),
         Case::with_optional("LayerNormalization", &[("axis", int(1))], some(vec![f(&[2, 3, 5], 1), f(&[3, 5], 2)]), 3),
         Case::new("LayerNormalization", &[("axis", int(-2))], vec![f(&[2, 3, 5], 1), f(&[5], 2), f(&[1, 3, 1], 3)]),
@@ -587,9 +596,24 @@ fn cases() -> Vec<Case> {
         Case::new("MeanVarianceNormalization", &[], vec![f(&[2, 3, 4, 5], 1)]),
         Case::new("MeanVarianceNormalization", &[("axes", ints(&[1, -1]))], vec![f(&[2, 3, 5], 1)]).opset(9),
         Case::new("LRN", &[("size", int(3))], vec![f(&[2, 5, 3, 2], 1)]),
-        Case::new("LRN", &[("size", int(4)), ("alpha", Attr::Float(0.5)), ("bias", Attr::Float(2.0))], vec![f(&[1, 3, 2, 2], 1)]),
-        Case::with_optional("SkipLayerNormalization", &[], some(vec![f(&[2, 3, 5], 1), f(&[2, 3, 5], 2), f(&[5], 3), f(&[5], 4), f(&[5], 5)]), 4).domain(ms),
+        Case::new(
+            "LRN",
+            &[("size", int(4)), ("alpha", Attr::Float(0.5)), ("bias", Attr::Float(2.0))],
+            vec![f(&[1, 3, 2, 2], 1)],
+        ),
+        Case::with_optional(
+            "SkipLayerNormalization",
+            &[],
+            some(vec![f(&[2, 3, 5], 1), f(&[2, 3, 5], 2), f(&[5], 3), f(&[5], 4), f(&[5], 5)]),
+            4,
+        )
+        .domain(ms),
         Case::new("SkipLayerNormalization", &[], vec![f(&[2, 3, 5], 1), f(&[3, 5], 2), f(&[5], 3)]).domain(ms),
-        Case::new("SkipSimplifiedLayerNormalization", &[], vec![f(&[2, 3, 5], 1), f(&[2, 3, 5], 2), f(&[5], 3), f(&[5], 4)]).domain(ms),
+        Case::new(
+            "SkipSimplifiedLayerNormalization",
+            &[],
+            vec![f(&[2, 3, 5], 1), f(&[2, 3, 5], 2), f(&[5], 3), f(&[5], 4)],
+        )
+        .domain(ms),
     ]
 }

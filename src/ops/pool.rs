@@ -223,7 +223,10 @@ impl Family for Pool {
         let x = input(inputs, 0)?;
         let axes = self.axes(x.dims())?;
         let dims: Vec<usize> = x.dims()[..2].iter().copied().chain(axes.iter().map(|a| a.o)).collect();
-        element_count(&dims)?;
+        if element_count(&dims)? == 0 {
+            let facts = [x.dtype(), DType::I64];
+            return facts.iter().take(cx.outputs.max(1)).map(|&d| Tensor::zeros(d, &dims)).collect();
+        }
         let (planes, indexed) = (dims[0] * dims[1], cx.outputs > 1);
         let maximum = matches!(self.kind, Kind::Max { .. });
         if !is_num(x.dtype()) && maximum {
@@ -266,7 +269,14 @@ impl Family for Pool {
 
 impl Pool {
     /// The results with flat indices of the maxima made from their positions in each plane.
-    fn with_indices(&self, y: Tensor, at: Vec<usize>, wanted: bool, x: &[usize], dims: &[usize]) -> Result<Vec<Tensor>> {
+    fn with_indices(
+        &self,
+        y: Tensor,
+        at: Vec<usize>,
+        wanted: bool,
+        x: &[usize],
+        dims: &[usize],
+    ) -> Result<Vec<Tensor>> {
         if !wanted {
             return Ok(vec![y]);
         }
@@ -386,23 +396,71 @@ fn cases() -> Vec<Case> {
     let ceil = ("ceil_mode", Attr::Int(1));
     let bytes = |n: u8, dims: &[usize]| Tensor::from_vec((0..n).map(|v| v.wrapping_mul(37)).collect::<Vec<u8>>(), dims);
     vec![
-        Case::new("MaxPool", &[k(&[3, 3]), ("strides", ints(&[2, 2])), ("pads", ints(&[1; 4]))], vec![f(&[2, 3, 7, 6], 1)]),
-        Case::with_optional("MaxPool", &[k(&[2, 2]), ("dilations", ints(&[2, 1])), ceil.clone(), ("strides", ints(&[3, 2]))], vec![Some(f(&[2, 2, 8, 7], 2))], 2),
-        Case::with_optional("MaxPool", &[k(&[2, 3]), ("storage_order", Attr::Int(1))], vec![Some(f(&[1, 2, 5, 6], 3))], 2).opset(8),
-        Case::new("MaxPool", &[k(&[3]), ("auto_pad", Attr::Str("SAME_UPPER".into())), ("strides", ints(&[2]))], vec![f(&[1, 2, 8], 4)]).opset(7),
+        Case::new(
+            "MaxPool",
+            &[k(&[3, 3]), ("strides", ints(&[2, 2])), ("pads", ints(&[1; 4]))],
+            vec![f(&[2, 3, 7, 6], 1)],
+        ),
+        Case::with_optional(
+            "MaxPool",
+            &[k(&[2, 2]), ("dilations", ints(&[2, 1])), ceil.clone(), ("strides", ints(&[3, 2]))],
+            vec![Some(f(&[2, 2, 8, 7], 2))],
+            2,
+        ),
+        Case::with_optional(
+            "MaxPool",
+            &[k(&[2, 3]), ("storage_order", Attr::Int(1))],
+            vec![Some(f(&[1, 2, 5, 6], 3))],
+            2,
+        )
+        .opset(8),
+        Case::new(
+            "MaxPool",
+            &[k(&[3]), ("auto_pad", Attr::Str("SAME_UPPER".into())), ("strides", ints(&[2]))],
+            vec![f(&[1, 2, 8], 4)],
+        )
+        .opset(7),
         Case::new("MaxPool", &[k(&[2, 2, 2])], vec![f(&[1, 2, 3, 4, 3], 5)]),
         Case::new("MaxPool", &[k(&[2, 2])], vec![bytes(24, &[1, 2, 3, 4]).expect("24 values")]),
         Case::new("AveragePool", &[k(&[3, 2]), ("pads", ints(&[1, 0, 1, 1]))], vec![f(&[2, 3, 5, 5], 1)]),
-        Case::new("AveragePool", &[k(&[3, 3]), ("pads", ints(&[1; 4])), ("count_include_pad", Attr::Int(1)), ceil.clone(), ("strides", ints(&[2, 2]))], vec![f(&[1, 3, 6, 8], 2)]),
+        Case::new(
+            "AveragePool",
+            &[
+                k(&[3, 3]),
+                ("pads", ints(&[1; 4])),
+                ("count_include_pad", Attr::Int(1)),
+                ceil.clone(),
+                ("strides", ints(&[2, 2])),
+            ],
+            vec![f(&[1, 3, 6, 8], 2)],
+        ),
         Case::new("AveragePool", &[k(&[2]), ("dilations", ints(&[3]))], vec![f(&[1, 3, 9], 3)]).opset(19),
-        Case::new("AveragePool", &[k(&[2, 2]), ("auto_pad", Attr::Str("SAME_LOWER".into()))], vec![f(&[1, 2, 4, 4], 4)]).opset(7),
+        Case::new(
+            "AveragePool",
+            &[k(&[2, 2]), ("auto_pad", Attr::Str("SAME_LOWER".into()))],
+            vec![f(&[1, 2, 4, 4], 4)],
+        )
+        .opset(7),
         Case::new("LpPool", &[k(&[2, 3]), ("pads", ints(&[0, 1, 0, 1]))], vec![f(&[1, 2, 4, 5], 1)]),
-        Case::new("LpPool", &[k(&[3]), ("p", Attr::Int(3)), ("dilations", ints(&[2])), ceil], vec![f(&[2, 2, 9], 2)]).opset(18),
+        Case::new("LpPool", &[k(&[3]), ("p", Attr::Int(3)), ("dilations", ints(&[2])), ceil], vec![f(&[2, 2, 9], 2)])
+            .opset(18),
         Case::new("GlobalMaxPool", &[], vec![f(&[2, 3, 4, 5], 1)]),
         Case::new("GlobalAveragePool", &[], vec![f(&[2, 3, 7, 7], 1)]),
         Case::new("GlobalAveragePool", &[], vec![f(&[2, 3], 1)]),
         Case::new("GlobalLpPool", &[("p", Attr::Int(1))], vec![f(&[2, 3, 2, 2, 3], 1)]),
-        Case::new("MaxUnpool", &[k(&[2, 2]), ("strides", ints(&[2, 2]))], vec![f(&[1, 1, 2, 2], 1), sample::ints(&[1, 2, 8, 15]).reshaped(&[1, 1, 2, 2]).expect("4 values")]),
-        Case::new("MaxUnpool", &[k(&[2, 2]), ("strides", ints(&[2, 2]))], vec![f(&[1, 1, 2, 2], 1), sample::ints(&[1, 2, 8, 15]).reshaped(&[1, 1, 2, 2]).expect("4 values"), sample::ints(&[1, 1, 5, 5])]),
+        Case::new(
+            "MaxUnpool",
+            &[k(&[2, 2]), ("strides", ints(&[2, 2]))],
+            vec![f(&[1, 1, 2, 2], 1), sample::ints(&[1, 2, 8, 15]).reshaped(&[1, 1, 2, 2]).expect("4 values")],
+        ),
+        Case::new(
+            "MaxUnpool",
+            &[k(&[2, 2]), ("strides", ints(&[2, 2]))],
+            vec![
+                f(&[1, 1, 2, 2], 1),
+                sample::ints(&[1, 2, 8, 15]).reshaped(&[1, 1, 2, 2]).expect("4 values"),
+                sample::ints(&[1, 1, 5, 5]),
+            ],
+        ),
     ]
 }

@@ -460,6 +460,9 @@ impl Family for Resize {
         }
         Charge::of((|| {
             let (x, y) = (cx.dims(0)?, cx.out_dims(0)?);
+            if y.contains(&0) {
+                return Some(Work::NONE);
+            }
             let value = |i: usize| cx.inputs.get(i).copied().flatten().and_then(|x| x.value).cloned();
             let mut wanted = Wanted::of(self, value).ok()?;
             let scales_given = self.scales.is_some() || cx.elements(self.scales_at).is_some_and(|n| n > 0);
@@ -491,7 +494,9 @@ impl Family for Resize {
         let plan = self.concrete(x.dims(), &wanted)?;
         let plan = plan.ok_or_else(|| Error::run("neither scales nor sizes are given"))?;
         let dims: Vec<usize> = plan.iter().map(|p| p.output).collect();
-        element_count(&dims)?;
+        if element_count(&dims)? == 0 {
+            return Ok(vec![Tensor::zeros(x.dtype(), &dims)?]);
+        }
         if let Mode::Nearest(rounding) = self.mode {
             let copy = |p: &AxisPlan| (0..p.output).map(Some).collect();
             let maps: Vec<_> =

@@ -12,7 +12,7 @@ use super::spec::{Attr, NodeSpec};
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, input, sample};
 use crate::cost::{Work, product};
 use crate::error::Result;
-use crate::tensor::{Fact, Num, Tensor};
+use crate::tensor::{Fact, Num, Tensor, element_count};
 use crate::with_num;
 
 /// The family's table rows.
@@ -63,18 +63,14 @@ impl Softmax {
     pub fn sizes(&self, x: &[usize]) -> Result<(usize, usize, usize)> {
         // A coerced axis may point past the last one (rows of one element).
         if self.coerced && self.axis == x.len() as i64 {
-            return Ok((x.iter().product(), 1, 1));
+            return Ok((element_count(x)?, 1, 1));
         }
         if x.is_empty() && matches!(self.axis, -1 | 0) {
             return Ok((1, 1, 1));
         }
         let a = axis(self.axis, x.len())?;
-        let outer = x[..a].iter().product();
-        Ok(if self.coerced {
-            (outer, x[a..].iter().product(), 1)
-        } else {
-            (outer, x[a], x[a + 1..].iter().product())
-        })
+        let outer = element_count(&x[..a])?;
+        Ok(if self.coerced { (outer, element_count(&x[a..])?, 1) } else { (outer, x[a], element_count(&x[a + 1..])?) })
     }
 }
 
@@ -91,6 +87,9 @@ impl Family for Softmax {
         Charge::of((|| {
             let (outer, row, inner) = self.sizes(&cx.dims(0)?).ok()?;
             let (rows, elements) = (product([outer, inner])?, product([outer, row, inner])?);
+            if elements == 0 {
+                return Some(Work::NONE);
+            }
             Some(Work::other(match self.kind {
                 Kind::Soft => elements.checked_mul(5)?,
                 Kind::Log => elements.checked_mul(5)?.checked_add(rows)?,
@@ -101,6 +100,9 @@ impl Family for Softmax {
 
     fn eval(&self, cx: &EvalCx, inputs: &Inputs) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
+        if x.is_empty() {
+            return Ok(vec![x.clone()]);
+        }
         let (outer, row, inner) = self.sizes(x.dims())?;
         with_num!(cx.arith, x.dtype(), T => {
             let mut y = T::load(x)?;
