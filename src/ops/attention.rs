@@ -303,6 +303,7 @@ impl Product {
         let past = opt(inputs, past_key);
         let s = self.sizes(q.dims(), k.dims(), v.dims(), past.map(Tensor::dims))?;
         let keys = s.keys();
+        element_count(&[s.b, s.hq, s.l])?;
         element_count(&[s.b, s.hq, s.l, keys])?;
         element_count(&[s.b, s.hq, s.l, s.dv])?;
         let bias = if self.multi_head { opt(inputs, 3).map(T::load).transpose()? } else { None };
@@ -610,6 +611,7 @@ fn cases() -> Vec<Case> {
             1,
         ),
         case(&[cap], with(four(), vec![Some(f(&[1, 4, 3, 4], 6))]), 1).opset(24),
+        case(&[], vec![Some(f(&[0, 4, 3, 5], 1)), Some(f(&[0, 2, 6, 5], 2)), Some(f(&[0, 2, 6, 7], 3))], 1),
         mha(&[], qkv(), 1),
         mha(&[("unidirectional", int(1))], with(qkv(), vec![Some(f(&[22], 4)), None, Some(f(&[1, 2, 3, 5], 5))]), 3),
         mha(&[], with(qkv(), vec![None, None, None, Some(f(&[2, 2, 2, 4], 6)), Some(f(&[2, 2, 2, 3], 7))]), 3),

@@ -311,6 +311,7 @@ fn cases() -> Vec<Case> {
     let two = || ("strides", ints(&[2, 2]));
     vec![
         case(&[], &[2, 3, 3, 4], &[3, 2, 3, 3]),
+        case(&[], &[0, 3, 3, 4], &[3, 2, 3, 3]),
         Case::new(
             "ConvTranspose",
             &[two(), ("pads", ints(&[1; 4])), ("output_padding", ints(&[1, 0]))],

@@ -588,6 +588,8 @@ fn cases() -> Vec<Case> {
         Case::new("LayerNormalization", &[("axis", int(-2))], vec![f(&[2, 3, 5], 1), f(&[5], 2), f(&[1, 3, 1], 3)]),
         Case::new("LayerNormalization", &[], vec![f(&[2, 5], 1), f(&[5], 2)]).domain(ms),
         Case::new("RMSNormalization", &[], vec![f(&[2, 3, 5], 1), f(&[5], 2)]),
+        Case::new("LayerNormalization", &[], vec![f(&[0, 3, 5], 1), f(&[5], 2)]),
+        Case::new("InstanceNormalization", &[], vec![f(&[0, 3, 5], 1), f(&[3], 2), f(&[3], 3)]),
         Case::new("RMSNormalization", &[("axis", int(0))], vec![f(&[2, 3], 1), f(&[2, 3], 2)]),
         Case::with_optional("SimplifiedLayerNormalization", &[], some(vec![f(&[2, 3, 5], 1), f(&[5], 2)]), 2),
         Case::new("SimplifiedLayerNormalization", &[], vec![f(&[2, 3, 5], 1), f(&[5], 2)]).domain(ms),

@@ -444,6 +444,7 @@ fn cases() -> Vec<Case> {
         Case::new("LpPool", &[k(&[2, 3]), ("pads", ints(&[0, 1, 0, 1]))], vec![f(&[1, 2, 4, 5], 1)]),
         Case::new("LpPool", &[k(&[3]), ("p", Attr::Int(3)), ("dilations", ints(&[2])), ceil], vec![f(&[2, 2, 9], 2)])
             .opset(18),
+        Case::new("MaxPool", &[k(&[2, 2])], vec![f(&[0, 3, 4, 4], 1)]),
         Case::new("GlobalMaxPool", &[], vec![f(&[2, 3, 4, 5], 1)]),
         Case::new("GlobalAveragePool", &[], vec![f(&[2, 3, 7, 7], 1)]),
         Case::new("GlobalAveragePool", &[], vec![f(&[2, 3], 1)]),

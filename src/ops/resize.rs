@@ -572,6 +572,12 @@ fn cases() -> Vec<Case> {
         Case::new("Resize", &[linear()], vec![x(), floats(&[1.0, 1.0, 2.0, 2.0])]).opset(10),
         Case::with_optional("Resize", &[linear()], vec![Some(bytes), None, Some(floats(&[1.5, 2.0]))], 1),
         Case::new("Upsample", &[("scales", Attr::Floats(vec![1.0, 1.0, 2.0, 3.0]))], vec![x()]).opset(7),
+        Case::with_optional(
+            "Resize",
+            &[linear()],
+            vec![Some(f(&[0, 3, 4], 1)), None, Some(floats(&[1.0, 1.0, 2.0]))],
+            1,
+        ),
         Case::new("Upsample", &[linear()], vec![x(), floats(&[1.0, 1.0, 2.0, 2.0])]).opset(9),
     ]
 }

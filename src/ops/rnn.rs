@@ -566,6 +566,7 @@ fn cases() -> Vec<Case> {
     let odd = ("activations", strs(&["HardSigmoid", "ScaledTanh", "Softsign"]));
     all.extend([
         case("LSTM", &[hidden(5)], peep.clone(), 3),
+        case("LSTM", &[], vec![Some(f(&[4, 0, 2], 1)), Some(f(&[1, 20, 2], 2)), Some(f(&[1, 20, 5], 3))], 3),
         case("LSTM", &[hidden(5), coupled, ("clip", Attr::Float(0.3))], peep.clone(), 3),
         case("LSTM", &[hidden(5), odd, ("activation_alpha", Attr::Floats(vec![0.3, 1.5]))], peep, 3),
         case("GRU", &[hidden(5), linear.clone()], with(3, 1, vec![Some(f(&[1, 30], 4))]), 2),
