@@ -7,12 +7,12 @@
 
 use super::cast::cast;
 use super::dims::{broadcast, broadcast_dims, walk};
-use super::elements::{Elements, Writer, from_ints, ints};
+use super::elements::{Elements, Writer, from_ints, ints, reserved};
 use super::spec::{Attr, NodeSpec};
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, sample};
 use crate::cost::Work;
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Fact, Num, Shape, Tensor, is_num};
+use crate::tensor::{DType, Fact, Num, Shape, Tensor, element_count, is_num};
 use crate::with_num;
 
 const fn entry(name: &'static str) -> Entry {
@@ -237,17 +237,16 @@ fn power(base: i128, exponent: i128) -> i128 {
 }
 
 /// `f` of each pair of broadcast elements.
-fn zip<A: Copy, R>(out: &[usize], a: (&[A], &[usize]), b: (&[A], &[usize]), f: impl Fn(A, A) -> R) -> Vec<R> {
-    let mut y = Vec::new();
-    y.reserve_exact(out.iter().product());
+fn zip<A: Copy, R>(out: &[usize], a: (&[A], &[usize]), b: (&[A], &[usize]), f: impl Fn(A, A) -> R) -> Result<Vec<R>> {
+    let mut y = reserved(element_count(out)?)?;
     walk(out, [a.1, b.1], |[i, j]| y.push(f(a.0[i], b.0[j])));
-    y
+    Ok(y)
 }
 
 /// The shape all inputs broadcast to.
 fn output(inputs: &[&Tensor]) -> Result<Vec<usize>> {
     let dims = broadcast_dims(&inputs.iter().map(|t| t.dims()).collect::<Vec<_>>())?;
-    crate::tensor::element_count(&dims)?;
+    element_count(&dims)?;
     Ok(dims)
 }
 
@@ -293,7 +292,7 @@ impl Family for Binary {
         }
         if x.dtype() == DType::Str {
             let (a, b) = (x.strings()?, input(inputs, 1)?.strings()?);
-            let mut y = Vec::new();
+            let mut y = reserved(element_count(&out)?)?;
             walk(&out, [x.dims(), all[1].dims()], |[i, j]| y.push(a[i] == b[j]));
             return match self {
                 Binary::Equal => Ok(vec![Tensor::from_bools(y, &out)?]),
@@ -305,7 +304,7 @@ impl Family for Binary {
         let all = if *self == Binary::Pow && all[1].dtype() != x.dtype() {
             if !x.dtype().is_float() && all[1].dtype().is_float() {
                 let (a, b) = (x.to_f64s()?, all[1].to_f64s()?);
-                let y = zip(&out, (&a, x.dims()), (&b, all[1].dims()), f64::powf);
+                let y = zip(&out, (&a, x.dims()), (&b, all[1].dims()), f64::powf)?;
                 return Ok(vec![cast(&Tensor::from_vec(y, &out)?, x.dtype(), true)?]);
             }
             mixed = if x.dtype().is_float() { cast(all[1], x.dtype(), true)? } else { cast(all[1], DType::I64, true)? };
@@ -321,7 +320,7 @@ impl Family for Binary {
             let mut y = ints(x)?;
             let mut dims = x.dims();
             for t in &all[1..] {
-                y = zip(&out, (&y, dims), (&ints(t)?, t.dims()), f);
+                y = zip(&out, (&y, dims), (&ints(t)?, t.dims()), f)?;
                 dims = &out;
             }
             if *self == Binary::Mean {
@@ -335,17 +334,17 @@ impl Family for Binary {
             let mut dims = x.dims();
             if let Some(f) = self.compare_floats::<T>() {
                 let t = input(&[all.get(1).copied()], 0)?;
-                let y = zip(&out, (&y, dims), (&T::load(t)?, t.dims()), f);
+                let y = zip(&out, (&y, dims), (&T::load(t)?, t.dims()), f)?;
                 return Ok(vec![Tensor::from_bools(y, &out)?]);
             }
             let f = self.floats::<T>().ok_or_else(|| Error::input(format!("is not defined for {}", x.dtype())))?;
             for t in &all[1..] {
-                y = zip(&out, (&y, dims), (&T::load(t)?, t.dims()), f);
+                y = zip(&out, (&y, dims), (&T::load(t)?, t.dims()), f)?;
                 dims = &out;
             }
             if *self == Binary::Mean {
                 let n = T::of(all.len() as f64);
-                y.iter_mut().for_each(|v| *v = *v / n);
+                y = y.into_iter().map(|v| v / n).collect();
             }
             Ok(vec![T::store(y, &out)?])
         })

@@ -302,12 +302,12 @@ mod tests {
     fn floats_truncate_and_then_wrap() {
         assert_eq!(to_i64s(&[1.9, -1.9, 300.0, f32::NAN], DType::U8), [1, 255, 44, 0]);
         assert_eq!(to_i64s(&[0.0, -0.0, 0.1, f32::NAN], DType::Bool), [0, 0, 1, 1]);
-        assert_eq!(to_i64s(&[1e30, -1e30], DType::I32), [i32::MAX.into(), i32::MIN.into()]);
+        assert_eq!(to_i64s(&[1e30, -1e30], DType::I32), [i64::from(i32::MAX), i64::from(i32::MIN)]);
     }
 
     #[test]
     fn strings_are_parsed_and_printed() {
-        let s = ["1.5", "-INF", "1e3", " 7 "].map(String::from).to_vec();
+        let s: Vec<String> = ["1.5", "-INF", "1e3", " 7 "].map(String::from).to_vec();
         let t = Tensor::from_strings(s, &[4]).unwrap();
         let f = cast(&t, DType::F32, true).unwrap();
         assert_eq!(f.to_f64s().unwrap(), [1.5, f64::NEG_INFINITY, 1000.0, 7.0]);

@@ -9,7 +9,7 @@
 
 use super::concat::concat;
 use super::dims::{axis, either, either_fact};
-use super::elements::{AxisMap, mapped_copy};
+use super::elements::{mapped_copy, whole_maps};
 use super::spec::{Attr, NodeSpec};
 use super::{Body, Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Input, Inputs, Op, Role, input, opt, sample};
 use crate::error::{Error, Result};
@@ -371,7 +371,7 @@ fn slice(t: &Tensor, at: usize, position: usize) -> Result<Tensor> {
     if t.is_empty() {
         return Tensor::zeros(t.dtype(), &dims);
     }
-    let mut maps: Vec<AxisMap> = t.dims().iter().map(|&d| (0..d).map(Some).collect()).collect();
+    let mut maps = whole_maps(t.dims())?;
     maps[at] = vec![Some(position)];
     mapped_copy(t, &maps, &Tensor::zeros(t.dtype(), &[])?)?.reshaped(&dims)
 }

@@ -86,15 +86,19 @@ fn finish(dtype: DType, bytes: Vec<u8>, strings: Vec<String>, dims: &[usize]) ->
             if bytes.len() != element_count(dims)? {
                 return Err(Error::run("the number of elements is not the product of the dims"));
             }
-            Tensor::from_vec_as(dtype, pack(&bytes, bits), dims)
+            Tensor::from_vec_as(dtype, pack(&bytes, bits)?, dims)
         }
         _ => Tensor::from_vec_as(dtype, bytes, dims),
     }
 }
 
-fn pack(codes: &[u8], bits: usize) -> Vec<u8> {
+fn pack(codes: &[u8], bits: usize) -> Result<Vec<u8>> {
     let (per, mask) = (8 / bits, (1u8 << bits) - 1);
-    codes.chunks(per).map(|c| c.iter().enumerate().fold(0, |byte, (i, v)| byte | (v & mask) << (i * bits))).collect()
+    let mut packed = reserved(codes.len().div_ceil(per))?;
+    packed.extend(
+        codes.chunks(per).map(|c| c.iter().enumerate().fold(0, |byte, (i, v)| byte | (v & mask) << (i * bits))),
+    );
+    Ok(packed)
 }
 
 /// Collects elements in row-major order into a new tensor.
@@ -215,6 +219,34 @@ pub fn strided_copy(src: &Tensor, dims: &[usize], steps: &[usize]) -> Result<Ten
 
 /// Where one axis of an output reads: for each output position an input position, or `None` for the fill value.
 pub type AxisMap = Vec<Option<usize>>;
+
+/// The map of an axis of `n` output positions.
+///
+/// # Errors
+/// If it does not fit in memory.
+pub fn axis_map(n: usize, read: impl FnMut(usize) -> Option<usize>) -> Result<AxisMap> {
+    let mut map = reserved(n)?;
+    map.extend((0..n).map(read));
+    Ok(map)
+}
+
+/// The maps that copy every axis whole.
+///
+/// # Errors
+/// If they do not fit in memory.
+pub fn whole_maps(dims: &[usize]) -> Result<Vec<AxisMap>> {
+    dims.iter().map(|&d| axis_map(d, Some)).collect()
+}
+
+/// An empty vector with room for `n` values.
+///
+/// # Errors
+/// If they do not fit in memory.
+pub fn reserved<T>(n: usize) -> Result<Vec<T>> {
+    let mut v = Vec::new();
+    v.try_reserve_exact(n).map_err(|_| Error::run(format!("no memory for {n} elements")))?;
+    Ok(v)
+}
 
 /// The tensor whose element `[i, j, …]` is element `[maps[0][i], maps[1][j], …]` of `src`, or `fill` where a map says `None`.
 /// The output's dims are the maps' lengths.

@@ -5,7 +5,7 @@
 //! Cost: no arithmetic; the input is read once, the output written once.
 
 use super::dims;
-use super::elements::{AxisMap, mapped_copy, strided_copy};
+use super::elements::{axis_map, mapped_copy, strided_copy};
 use super::spec::NodeSpec;
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, sample};
 use crate::error::{Error, Result};
@@ -97,8 +97,7 @@ impl Family for Expand {
                 Ok(vec![strided_copy(x, &out, &steps)?])
             }
             Expand::Tile => {
-                let maps: Vec<AxisMap> =
-                    x.dims().iter().zip(&out).map(|(&d, &n)| (0..n).map(|i| Some(i % d)).collect()).collect();
+                let maps = x.dims().iter().zip(&out).map(|(&d, &n)| axis_map(n, |i| Some(i % d))).collect::<Result<Vec<_>>>()?;
                 Ok(vec![mapped_copy(x, &maps, &Tensor::zeros(x.dtype(), &[])?)?])
             }
         }

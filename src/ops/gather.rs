@@ -6,7 +6,7 @@
 //! Cost: no arithmetic; of the data only as much is read as is written.
 
 use super::dims;
-use super::elements::{AxisMap, Elements, Writer, mapped_copy};
+use super::elements::{Elements, Writer, mapped_copy, whole_maps};
 use super::spec::{Attr, NodeSpec};
 use super::{Access, Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, sample};
 use crate::error::{Error, Result};
@@ -117,7 +117,7 @@ impl Family for Gather {
         match self {
             Gather::Axis(axis) => {
                 let a = dims::axis(*axis, x.rank())?;
-                let mut maps: Vec<AxisMap> = x.dims().iter().map(|&d| (0..d).map(Some).collect()).collect();
+                let mut maps = whole_maps(x.dims())?;
                 maps[a] = indices.iter().map(|&i| position(i, x.dims()[a]).map(Some)).collect::<Result<_>>()?;
                 mapped_copy(x, &maps, &Tensor::zeros(x.dtype(), &[])?)?.reshaped(&out).map(|t| vec![t])
             }

@@ -12,7 +12,7 @@
 
 use super::conv::Conv;
 use super::dims::{self, walk};
-use super::elements::{from_ints, ints};
+use super::elements::{from_ints, ints, reserved};
 use super::matmul::MatMul;
 use super::quant::quantized;
 use super::spec::{Attr, NodeSpec};
@@ -20,7 +20,7 @@ use super::window::Window;
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Input, Inputs, Op, Role, input, opt, sample};
 use crate::cost::Work;
 use crate::error::{Error, Result};
-use crate::tensor::{Arith, DType, Fact, Num, Shape, Tensor};
+use crate::tensor::{Arith, DType, Fact, Num, Shape, Tensor, element_count};
 use crate::with_num;
 
 const fn contrib(name: &'static str) -> Entry {
@@ -294,7 +294,7 @@ impl Family for QLinear {
                         let centered: Vec<T> = ints(x)?.into_iter().map(|v| T::of((v - z) as f64)).collect();
                         let out = pooled(x.dims(), *channels_last, 1)?;
                         let mut sums = vec![T::zero(); out.iter().product()];
-                        walk(x.dims(), [x.dims(), &out], |[i, o]| sums[o] = sums[o] + centered[i]);
+                        walk(x.dims(), [x.dims(), &out], |[i, o]| sums[o] = centered[i] + sums[o]);
                         let n = x.len().checked_div(sums.len()).unwrap_or(0);
                         let (n, s) = (T::of(n as f64), T::of(scalar(input(inputs, 1)?)?));
                         (sums.into_iter().map(|v| v / n * s).collect(), out)
@@ -304,7 +304,7 @@ impl Family for QLinear {
                         let a = real::<T>(x, input(inputs, 1)?, opt(inputs, 2))?;
                         let b = real::<T>(w, input(inputs, 4)?, opt(inputs, 5))?;
                         let out = dims::broadcast_dims(&[x.dims(), w.dims()])?;
-                        let mut y = Vec::new();
+                        let mut y = reserved(element_count(&out)?)?;
                         walk(&out, [x.dims(), w.dims()], |[i, j]| y.push(if *product { a[i] * b[j] } else { a[i] + b[j] }));
                         (y, out)
                     }
@@ -325,7 +325,7 @@ impl Family for QLinear {
     }
     fn role(&self, i: usize) -> Role {
         match self {
-            QLinear::Concat(_) if i >= 2 && (i - 2) % 3 == 0 => Role::Data,
+            QLinear::Concat(_) if i % 3 == 2 => Role::Data,
             QLinear::Concat(_) => Role::Setting,
             QLinear::Conv { requantize: true, .. } if i == 8 => Role::Weight,
             _ => {

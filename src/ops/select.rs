@@ -6,7 +6,7 @@
 //! Cost: no arithmetic. How often a sort compares depends on the data, so comparisons are not counted.
 
 use super::dims;
-use super::elements::{AxisMap, Elements, Keys, Writer, mapped_copy};
+use super::elements::{AxisMap, Elements, Keys, Writer, mapped_copy, whole_maps};
 use super::spec::{Attr, NodeSpec};
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, sample};
 use crate::error::{Error, Result};
@@ -180,7 +180,7 @@ fn pick(x: &Tensor, axis: usize, positions: impl Iterator<Item = usize>) -> Resu
     if dims.contains(&0) {
         return Tensor::zeros(x.dtype(), &dims);
     }
-    let mut maps: Vec<AxisMap> = x.dims().iter().map(|&d| (0..d).map(Some).collect()).collect();
+    let mut maps = whole_maps(x.dims())?;
     maps[axis] = positions;
     mapped_copy(x, &maps, &Tensor::zeros(x.dtype(), &[])?)
 }

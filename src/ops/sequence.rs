@@ -190,7 +190,11 @@ impl Family for Sequence {
                 all[position(Some(input(inputs, 1)?), all.len(), 0, all.len())?].clone()
             }
             Sequence::Insert => {
-                let (mut all, x) = (input(inputs, 0)?.sequence()?.to_vec(), input(inputs, 1)?);
+                let (s, x) = (input(inputs, 0)?, input(inputs, 1)?);
+                if s.dtype() != x.dtype() {
+                    return Err(Error::input(format!("a {} tensor in a sequence of {}", x.dtype(), s.dtype())));
+                }
+                let mut all = s.sequence()?.to_vec();
                 let n = all.len();
                 all.insert(position(opt(inputs, 2), n, n, n + 1)?, x.clone());
                 Tensor::from_sequence(x.dtype(), all)

@@ -6,7 +6,7 @@
 //! Cost: no arithmetic. Slice reads only what it writes.
 
 use super::dims;
-use super::elements::{AxisMap, mapped_copy};
+use super::elements::{AxisMap, axis_map, mapped_copy};
 use super::spec::{Attr, NodeSpec};
 use super::{Access, Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, opt, sample};
 use crate::error::{Error, Result};
@@ -232,13 +232,13 @@ fn map(d: usize, plan: Option<Plan>, mode: PadMode) -> Result<AxisMap> {
             };
             usize::try_from(i).ok().filter(|&i| i < d)
         };
-        Ok((0..n).map(at).collect())
+        axis_map(n, at)
     };
     match plan {
-        None => Ok((0..d).map(Some).collect()),
+        None => axis_map(d, Some),
         Some(Plan::Cut { start, end, step }) => {
             let c = cut(d, start, end, step)?;
-            Ok((0..c.len).map(|i| usize::try_from(c.start as i128 + i as i128 * i128::from(c.step)).ok()).collect())
+            axis_map(c.len, |i| usize::try_from(c.start as i128 + i as i128 * i128::from(c.step)).ok())
         }
         Some(p @ Plan::Margin { begin, .. }) => window(begin.into(), size(Some(d), p)?.unwrap_or(0)),
         // Cropping starts at ⌊(d − to)/2⌋; padding begins with ⌊(to − d)/2⌋.

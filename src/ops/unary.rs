@@ -394,6 +394,12 @@ impl Unary {
     }
 }
 
+fn add_bias<T: Num>(row: &mut [T], bias: &[T]) {
+    for (v, &b) in row.iter_mut().zip(bias) {
+        *v = *v + b;
+    }
+}
+
 /// 1/(1 + e⁻ˣ): 4 FLOPs.
 pub fn sigmoid<T: Num>(v: T) -> T {
     T::of(1.0) / (T::of(1.0) + (-v).exp())
@@ -470,7 +476,7 @@ impl Family for Unary {
                     return Err(Error::input(format!("a bias of {} elements on {}", bias.len(), x.fact())));
                 }
                 for row in values.chunks_mut(bias.len()) {
-                    row.iter_mut().zip(&bias).for_each(|(v, &b)| *v = *v + b);
+                    add_bias(row, &bias);
                 }
             }
             Ok(vec![T::store(self.floats(values), x.dims())?])
