@@ -121,19 +121,23 @@ struct InPlace<'a> {
     x: &'a mut [f32],
 }
 
-/// `f` over all lanes of `x`.
-#[inline(always)]
-fn each<S: Simd>(s: S, x: &mut [f32], f: impl Fn(S::F) -> S::F) {
-    let mut it = x.chunks_exact_mut(S::LANES);
-    for v in &mut it {
-        let y = f(s.load(v));
-        s.store(v, y);
-    }
-    let rest = it.into_remainder();
-    if !rest.is_empty() {
-        let y = f(s.load_tail(rest));
-        s.store_tail(rest, y);
-    }
+/// An expression of `$v` over all lanes of `$x`. A macro, because a closure that is not inlined would be compiled without the
+/// instruction set, and every intrinsic in it would be a call.
+macro_rules! each {
+    ($s:ident, $x:ident, |$v:ident| $y:expr) => {{
+        let mut it = $x.chunks_exact_mut(S::LANES);
+        for part in &mut it {
+            let $v = $s.load(part);
+            let y = $y;
+            $s.store(part, y);
+        }
+        let rest = it.into_remainder();
+        if !rest.is_empty() {
+            let $v = $s.load_tail(rest);
+            let y = $y;
+            $s.store_tail(rest, y);
+        }
+    }};
 }
 
 impl SimdOp for InPlace<'_> {
@@ -144,41 +148,41 @@ impl SimdOp for InPlace<'_> {
         let zero = s.splat(0.0);
         match self.act {
             Act::None => {}
-            Act::Relu => each(s, x, |v| s.max(zero, v)),
+            Act::Relu => each!(s, x, |v| s.max(zero, v)),
             Act::Clip { lo, hi } => {
                 let (lo, hi) = (s.splat(lo), s.splat(hi));
-                each(s, x, |v| s.min(hi, s.max(lo, v)));
+                each!(s, x, |v| s.min(hi, s.max(lo, v)));
             }
             Act::LeakyRelu(a) => {
                 let a = s.splat(a);
-                each(s, x, |v| s.select(s.lt(v, zero), s.mul(a, v), v));
+                each!(s, x, |v| s.select(s.lt(v, zero), s.mul(a, v), v));
             }
-            Act::HardSwish => each(s, x, |v| math::hard_swish(s, v)),
-            Act::HardSigmoid { alpha, beta } => each(s, x, |v| math::hard_sigmoid(s, v, alpha, beta)),
-            Act::Sigmoid => each(s, x, |v| math::sigmoid(s, v)),
-            Act::Silu => each(s, x, |v| math::silu(s, v)),
-            Act::Gelu => each(s, x, |v| math::gelu(s, v)),
-            Act::GeluTanh => each(s, x, |v| math::gelu_tanh(s, v)),
-            Act::Tanh => each(s, x, |v| math::tanh(s, v)),
+            Act::HardSwish => each!(s, x, |v| math::hard_swish(s, v)),
+            Act::HardSigmoid { alpha, beta } => each!(s, x, |v| math::hard_sigmoid(s, v, alpha, beta)),
+            Act::Sigmoid => each!(s, x, |v| math::sigmoid(s, v)),
+            Act::Silu => each!(s, x, |v| math::silu(s, v)),
+            Act::Gelu => each!(s, x, |v| math::gelu(s, v)),
+            Act::GeluTanh => each!(s, x, |v| math::gelu_tanh(s, v)),
+            Act::Tanh => each!(s, x, |v| math::tanh(s, v)),
             Act::Elu(a) => {
                 let (a, one) = (s.splat(a), s.splat(1.0));
-                each(s, x, |v| s.select(s.lt(v, zero), s.mul(a, s.sub(math::exp(s, v), one)), v));
+                each!(s, x, |v| s.select(s.lt(v, zero), s.mul(a, s.sub(math::exp(s, v), one)), v));
             }
-            Act::Softplus => each(s, x, |v| math::softplus(s, v)),
-            Act::Mish => each(s, x, |v| s.mul(v, math::tanh(s, math::softplus(s, v)))),
-            Act::Erf => each(s, x, |v| math::erf(s, v)),
-            Act::Exp => each(s, x, |v| math::exp(s, v)),
-            Act::Log => each(s, x, |v| math::log(s, v)),
-            Act::Sqrt => each(s, x, |v| s.sqrt(v)),
-            Act::Abs => each(s, x, |v| s.abs(v)),
-            Act::Neg => each(s, x, |v| s.neg(v)),
+            Act::Softplus => each!(s, x, |v| math::softplus(s, v)),
+            Act::Mish => each!(s, x, |v| s.mul(v, math::tanh(s, math::softplus(s, v)))),
+            Act::Erf => each!(s, x, |v| math::erf(s, v)),
+            Act::Exp => each!(s, x, |v| math::exp(s, v)),
+            Act::Log => each!(s, x, |v| math::log(s, v)),
+            Act::Sqrt => each!(s, x, |v| s.sqrt(v)),
+            Act::Abs => each!(s, x, |v| s.abs(v)),
+            Act::Neg => each!(s, x, |v| s.neg(v)),
             Act::Reciprocal => {
                 let one = s.splat(1.0);
-                each(s, x, |v| s.div(one, v));
+                each!(s, x, |v| s.div(one, v));
             }
-            Act::Square => each(s, x, |v| s.mul(v, v)),
-            Act::Floor => each(s, x, |v| s.floor(v)),
-            Act::Round => each(s, x, |v| s.round(v)),
+            Act::Square => each!(s, x, |v| s.mul(v, v)),
+            Act::Floor => each!(s, x, |v| s.floor(v)),
+            Act::Round => each!(s, x, |v| s.round(v)),
         }
     }
 }
