@@ -215,6 +215,11 @@ fn zero(t: Option<&Tensor>) -> Result<i128> {
     }
 }
 
+/// Adds each element of `x` (of dims `from`) to the element of `sums` it broadcasts from.
+fn add_into<T: Num>(sums: &mut [T], x: &[T], from: &[usize], to: &[usize]) {
+    walk(from, [from, to], |[i, o]| sums[o] = sums[o] + x[i]);
+}
+
 /// A tensor of real numbers from a quantised one with a single scale: one FLOP per element.
 fn real<T: Num>(x: &Tensor, scale: &Tensor, at: Option<&Tensor>) -> Result<Vec<T>> {
     let (s, z) = (T::of(scalar(scale)?), zero(at)?);
@@ -294,7 +299,7 @@ impl Family for QLinear {
                         let centered: Vec<T> = ints(x)?.into_iter().map(|v| T::of((v - z) as f64)).collect();
                         let out = pooled(x.dims(), *channels_last, 1)?;
                         let mut sums = vec![T::zero(); out.iter().product()];
-                        walk(x.dims(), [x.dims(), &out], |[i, o]| sums[o] = centered[i] + sums[o]);
+                        add_into(&mut sums, &centered, x.dims(), &out);
                         let n = x.len().checked_div(sums.len()).unwrap_or(0);
                         let (n, s) = (T::of(n as f64), T::of(scalar(input(inputs, 1)?)?));
                         (sums.into_iter().map(|v| v / n * s).collect(), out)
