@@ -1,1 +1,5 @@
-fn main() {}
+//! The `madd-prof` program: everything is in [`madd_prof::cli`].
+
+fn main() -> std::process::ExitCode {
+    madd_prof::cli::main()
+}

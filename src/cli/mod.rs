@@ -1,1 +1,126 @@
-//! The command line.
+//! The command line: arguments, one file per subcommand, progress, and the only room that prints.
+//!
+//! Results go to stdout (or `--output`), everything else to stderr. Exit codes: 0 fine, 1 a check failed, 2 usage or input error.
+
+mod args;
+mod bench;
+mod conformance;
+mod count;
+mod kernels;
+mod load;
+mod output;
+mod profile;
+mod progress;
+mod run;
+mod zoo;
+
+use crate::error::Result;
+use args::{Cli, Command};
+use clap::Parser;
+use clap::error::ErrorKind;
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+/// Everything is fine.
+const FINE: u8 = 0;
+/// A check the user asked for failed: a budget, a proof.
+const CHECK_FAILED: u8 = 1;
+/// The request or its input was wrong, or could not be carried out.
+const FAILED: u8 = 2;
+
+/// Stack for the thread that works: models nest subgraphs, and reference kernels recurse into them.
+const STACK_BYTES: usize = 64 << 20;
+
+/// Runs the program on the process's arguments.
+pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|info| {
+        let at = info.location().map(|l| format!(" at {}:{}", l.file(), l.line())).unwrap_or_default();
+        let what = info
+            .payload()
+            .downcast_ref::<&str>()
+            .map(ToString::to_string)
+            .or_else(|| info.payload().downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "panic".into());
+        output::complain(&format!(
+            "error: this is a bug in madd-prof {}{at}: {what}\n  hint: please report it with the model or command that shows it",
+            env!("CARGO_PKG_VERSION")
+        ));
+    }));
+    let arguments = with_default_command(std::env::args_os().collect());
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(e) => return ExitCode::from(explain(&e)),
+    };
+    let worker = std::thread::Builder::new().name("madd-prof".into()).stack_size(STACK_BYTES);
+    let code = match worker.spawn(move || dispatch(cli)) {
+        // A panic has already been reported by the hook.
+        Ok(handle) => handle.join().unwrap_or(FAILED),
+        Err(e) => {
+            output::complain(&format!("error: no thread can be started: {e}"));
+            FAILED
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// `madd-prof MODEL…` means `madd-prof profile MODEL…`.
+fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    const GENERAL: &[&str] = &["help", "-h", "--help", "-V", "--version"];
+    let first = arguments.get(1).map(|a| a.to_string_lossy().into_owned());
+    if let Some(first) = first
+        && !GENERAL.contains(&first.as_str())
+        && !args::command_names().contains(&first.as_str())
+    {
+        arguments.insert(1, "profile".into());
+    }
+    arguments
+}
+
+/// Prints what clap has to say and gives the exit code.
+fn explain(e: &clap::Error) -> u8 {
+    let code = match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => FINE,
+        _ => FAILED,
+    };
+    // A closed pipe is no reason to complain.
+    let _ = e.print();
+    code
+}
+
+fn dispatch(cli: Cli) -> u8 {
+    let result = match cli.command {
+        Command::Profile(a) => profile::run(&a),
+        Command::Count(a) => count::run(&a),
+        Command::Bench(a) => bench::run(&a),
+        Command::Run(a) => run::run(&a),
+        Command::Kernels(a) => kernels::run(&a),
+        Command::Zoo(a) => zoo::run(&a),
+        Command::Conformance(a) => conformance::run(&a),
+    };
+    finish(result)
+}
+
+fn finish(result: Result<u8>) -> u8 {
+    match result {
+        Ok(code) => code,
+        Err(e) => {
+            output::complain(&format!("error: {e}"));
+            FAILED
+        }
+    }
+}
+
+/// Columns of the terminal: `COLUMNS`, the terminal itself, or 120 in a pipe.
+fn width() -> usize {
+    let set = std::env::var("COLUMNS").ok().and_then(|v| v.trim().parse::<usize>().ok()).filter(|&n| n >= 20);
+    let terminal = || std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
+    set.or_else(|| terminal().map(|(w, _)| usize::from(w.0))).unwrap_or(120).min(1000)
+}
+
+/// Writes notes to stderr, unless told to be quiet.
+fn note(quiet: bool, text: &str) {
+    if !quiet {
+        let _ = writeln!(std::io::stderr().lock(), "note: {text}");
+    }
+}

@@ -1,0 +1,379 @@
+//! The arguments.
+
+use crate::engine;
+use crate::error::{Error, Result};
+use crate::ir::Bindings;
+use crate::report::FORMATS;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// What a neural network costs on paper and on silicon, and why the two differ.
+///
+/// Counts Params, MAdds, FLOPs and bytes of an ONNX model exactly, runs it through a readable reference path and an optimized
+/// kernel path, and reports measured latency against the counts, layer by layer.
+#[derive(Debug, Parser)]
+#[command(name = "madd-prof", version, arg_required_else_help = true, after_help = AFTER, after_long_help = AFTER_LONG)]
+#[command(override_usage = "madd-prof MODEL [OPTIONS]\n       madd-prof COMMAND …", subcommand_required = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER: &str = "MODEL is an .onnx file or a built-in network (`madd-prof zoo list`), with its knobs: mobilenet_v2@width=0.5,res=192.
+`madd-prof MODEL` is short for `madd-prof profile MODEL`; `--help` says more than `-h`.";
+
+const AFTER_LONG: &str = "\
+MODEL is an .onnx file or a built-in network (`madd-prof zoo list`), with its knobs: mobilenet_v2@width=0.5,res=192.
+`madd-prof MODEL` is short for `madd-prof profile MODEL`.
+
+Examples:
+  madd-prof mobilenet_v2                          the whole report: counts, both kernel paths, why they differ
+  madd-prof count bert.onnx --dim batch=1 --dim seq=128
+  madd-prof count model.onnx --format csv --output layers.csv
+  madd-prof count model.onnx --depth 2 --sort madds --top 10
+  madd-prof count model.onnx --verify             prove every count by executing with numbers that count
+  madd-prof bench resnet50 --threads 2 --format json
+  madd-prof run model.onnx --input x.npz --output y.npz --path reference
+  madd-prof kernels mobilenet_v2                  which kernel each step got, and why faster ones declined
+
+Numbers:
+  An MAdd (MAC) is one multiply and its add. FLOPs = 2 x MAdds + all other floating-point operations. `--convention all`
+  prints the other ways people count. Unknown costs are shown as unknown, never counted as zero; --strict refuses them.
+
+Environment:
+  MADD_PROF_ISA   caps the instruction set of the optimized path: portable, neon, avx2 or avx512
+  COLUMNS         width of tables (default: the terminal's, 120 in a pipe)
+  NO_COLOR        no colours in help and messages (tables never have any)
+
+Exit codes: 0 fine, 1 a check failed (count --verify), 2 usage or input error.";
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Count a model, run it on both kernel paths, and report time against the counts (the default)
+    Profile(ProfileArgs),
+    /// Count Params, MAdds, FLOPs and bytes per layer; nothing is executed
+    Count(CountArgs),
+    /// Measure end-to-end latency only, both paths interleaved
+    Bench(BenchArgs),
+    /// Run a model once on given inputs (.npz in, .npz out)
+    Run(RunArgs),
+    /// Show which kernel each step of the optimized path got, and why faster ones declined
+    Kernels(KernelsArgs),
+    /// Built-in networks: list them, show one, export one as .onnx
+    Zoo(ZooArgs),
+    /// Run a folder of cases on both paths (for the project's own conformance test)
+    #[command(hide = true)]
+    Conformance(ConformanceArgs),
+}
+
+/// Names of the subcommands, aliases included.
+pub fn command_names() -> Vec<&'static str> {
+    // Known statically: building clap's whole command tree for this would cost more than counting a model.
+    let names = vec!["profile", "count", "bench", "run", "kernels", "zoo", "conformance"];
+    debug_assert!(Cli::command().get_subcommands().all(|c| names.contains(&c.get_name())));
+    names
+}
+
+/// The model and what its free dims are.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// An .onnx file, or a built-in network with its knobs (mobilenet_v2@width=0.5,res=192)
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Bind a free dim of the model: --dim batch=1 --dim seq=128
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_dim)]
+    pub dims: Vec<(String, usize)>,
+    /// Set the whole shape of an input: --input-shape images=1x3x224x224
+    #[arg(long = "input-shape", value_name = "NAME=SHAPE", value_parser = parse_shape)]
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Leave out notes and progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// How the report is written.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// Format of the report
+    #[arg(long, value_name = "FORMAT", value_parser = format_parser())]
+    pub format: Option<String>,
+    /// Write to this file instead of stdout; its ending chooses the format unless --format does
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What the layer table shows.
+#[derive(Debug, Args)]
+pub struct ViewArgs {
+    /// Sort rows by a column, largest first: madds, params, bytes, intensity, time, optimized_ms …
+    #[arg(long, value_name = "COLUMN")]
+    pub sort: Option<String>,
+    /// Show this many rows and sum the rest in one
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub top: Option<usize>,
+    /// Sum rows by module path to this depth (names split at '/' and '.')
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
+    pub depth: Option<usize>,
+    /// Show repeated blocks one by one instead of folding them (×N)
+    #[arg(long)]
+    pub all: bool,
+    /// Also print totals under other conventions: all, or a list of madds, flops, flops-core, madds-bias, flops-bias,
+    /// madds-useful, madds-weights
+    #[arg(long, value_name = "NAMES")]
+    pub convention: Option<String>,
+    /// Fail (exit code 2) if the cost of any node is unknown
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// How measurements are made.
+#[derive(Debug, Args)]
+pub struct MeasureArgs {
+    /// Threads of the optimized path (default: all cores)
+    #[arg(long, short = 'j', value_name = "N", value_parser = parse_positive)]
+    pub threads: Option<usize>,
+    /// Kernel paths to measure
+    #[arg(long, value_enum, default_value = "both")]
+    pub path: Paths,
+    /// Time limit per path in seconds; at least one run is made
+    #[arg(long, value_name = "S", value_parser = parse_seconds, default_value = "2")]
+    pub seconds: f64,
+}
+
+/// Kernel paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Paths {
+    /// Readable loops, nothing fused
+    Reference,
+    /// Vector kernels, fused
+    Optimized,
+    /// One and the other
+    Both,
+}
+
+impl Paths {
+    /// The paths meant, reference first.
+    pub fn list(self) -> Vec<engine::Path> {
+        match self {
+            Paths::Reference => vec![engine::Path::Reference],
+            Paths::Optimized => vec![engine::Path::Optimized],
+            Paths::Both => vec![engine::Path::Reference, engine::Path::Optimized],
+        }
+    }
+}
+
+/// A single kernel path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnePath {
+    /// Readable loops, nothing fused
+    Reference,
+    /// Vector kernels, fused
+    Optimized,
+}
+
+impl OnePath {
+    /// The path meant.
+    pub fn path(self) -> engine::Path {
+        match self {
+            OnePath::Reference => engine::Path::Reference,
+            OnePath::Optimized => engine::Path::Optimized,
+        }
+    }
+}
+
+/// `profile`.
+#[derive(Debug, Args)]
+pub struct ProfileArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    #[command(flatten)]
+    pub view: ViewArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `count`.
+#[derive(Debug, Args)]
+pub struct CountArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub view: ViewArgs,
+    /// Execute the model once with numbers that count what is done to them and compare every layer (exit code 1 if one differs)
+    #[arg(long)]
+    pub verify: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Inputs: an .npz archive with an array per graph input, under the input's name. Free dims are bound to its shapes
+    #[arg(long, short, value_name = "X.npz")]
+    pub input: Option<PathBuf>,
+    /// Outputs: an .npz archive with an array per graph output
+    #[arg(long, short, value_name = "Y.npz")]
+    pub output: PathBuf,
+    /// Kernel path
+    #[arg(long, value_enum, default_value = "optimized")]
+    pub path: OnePath,
+    /// Threads of the optimized path (default: all cores)
+    #[arg(long, short = 'j', value_name = "N", value_parser = parse_positive)]
+    pub threads: Option<usize>,
+}
+
+/// `kernels`.
+#[derive(Debug, Args)]
+pub struct KernelsArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Threads of the optimized path (default: all cores)
+    #[arg(long, short = 'j', value_name = "N", value_parser = parse_positive)]
+    pub threads: Option<usize>,
+}
+
+/// `zoo`.
+#[derive(Debug, Args)]
+pub struct ZooArgs {
+    #[command(subcommand)]
+    pub command: ZooCommand,
+}
+
+/// Subcommands of `zoo`.
+#[derive(Debug, Subcommand)]
+pub enum ZooCommand {
+    /// All built-in networks with their exact counts
+    List {
+        /// Only names that contain this
+        filter: Option<String>,
+    },
+    /// One network: stages, knobs, published figures beside exact counts
+    Show {
+        /// Name with knobs: mobilenet_v2@width=0.5
+        name: String,
+    },
+    /// Write a network as an ONNX file
+    Export {
+        /// Name with knobs: mobilenet_v2@width=0.5
+        name: String,
+        /// The file to write
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+/// `conformance`.
+#[derive(Debug, Args)]
+pub struct ConformanceArgs {
+    /// A folder of folders, each with model.onnx and inputs.npz; reference.npz and optimized.npz are written beside them
+    pub folder: PathBuf,
+    /// Threads of the optimized path
+    #[arg(long, short = 'j', default_value = "2", value_parser = parse_positive)]
+    pub threads: usize,
+}
+
+impl ModelArgs {
+    /// The bindings given.
+    ///
+    /// # Errors
+    /// If a name is bound twice to different sizes.
+    pub fn bindings(&self) -> Result<Bindings> {
+        let mut bindings = Bindings::default();
+        for (name, size) in &self.dims {
+            if bindings.dims.insert(name.clone(), *size).is_some_and(|other| other != *size) {
+                return Err(Error::usage(format!("--dim binds '{name}' to two sizes")));
+            }
+        }
+        for (name, shape) in &self.shapes {
+            if bindings.shapes.insert(name.clone(), shape.clone()).is_some_and(|other| other != *shape) {
+                return Err(Error::usage(format!("--input-shape gives '{name}' two shapes")));
+            }
+        }
+        Ok(bindings)
+    }
+}
+
+fn format_parser() -> clap::builder::PossibleValuesParser {
+    FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().into()
+}
+
+fn parse_positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("must be a whole number of at least 1".into()),
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if s.is_finite() && s >= 0.0 => Ok(s),
+        _ => Err("must be a number of seconds, 0 or more".into()),
+    }
+}
+
+fn parse_dim(text: &str) -> Result<(String, usize), String> {
+    let (name, size) = text.rsplit_once('=').ok_or("must be NAME=N, for example batch=1")?;
+    match size.trim().parse::<usize>() {
+        Ok(n) if n > 0 && !name.is_empty() => Ok((name.to_string(), n)),
+        _ => Err("must be NAME=N with N a whole number of at least 1, for example batch=1".into()),
+    }
+}
+
+fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let wrong = "must be NAME=SHAPE with sizes of at least 1, for example images=1x3x224x224";
+    // Names may hold colons (`x:0`), so `=` decides where there is one; otherwise the spellings of other tools are understood.
+    let (name, shape) = text.rsplit_once('=').or_else(|| text.rsplit_once(':')).ok_or(wrong)?;
+    let shape = shape.trim().trim_start_matches('[').trim_end_matches(']');
+    if name.is_empty() {
+        return Err(wrong.into());
+    }
+    if shape.is_empty() || shape == "scalar" {
+        return Ok((name.to_string(), Vec::new()));
+    }
+    let sizes: Option<Vec<usize>> =
+        shape.split(['x', ',', 'X']).map(|n| n.trim().parse().ok().filter(|&n: &usize| n > 0)).collect();
+    Ok((name.to_string(), sizes.ok_or(wrong)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_accepts_the_definition() {
+        Cli::command().debug_assert();
+        assert_eq!(command_names().len(), Cli::command().get_subcommands().count());
+    }
+
+    #[test]
+    fn shapes_of_other_tools_are_understood() {
+        let want = Ok(("x".to_string(), vec![1, 3, 8, 8]));
+        for text in ["x=1x3x8x8", "x:1x3x8x8", "x:[1,3,8,8]", "x=1,3,8,8"] {
+            assert_eq!(parse_shape(text), want, "{text}");
+        }
+        assert_eq!(parse_shape("x:0=2x4"), Ok(("x:0".to_string(), vec![2, 4])));
+        for text in ["x", "=1x2", "x=0x3", "x=1xa", "x=-1x3"] {
+            assert!(parse_shape(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_dim("batch=4"), Ok(("batch".to_string(), 4)));
+        assert!(parse_dim("batch=0").is_err() && parse_dim("batch").is_err() && parse_dim("=3").is_err());
+    }
+}

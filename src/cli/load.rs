@@ -1,0 +1,144 @@
+//! From what the user typed to a model: a file, or a name of the zoo.
+
+use super::args::{MeasureArgs, ModelArgs};
+use crate::engine::{Options, Path as KernelPath};
+use crate::error::{Error, Result};
+use crate::ir::{self, Bindings, Model, interp};
+use crate::measure::host;
+use crate::ops::spec::{DimSpec, ModelSpec, ValueSpec};
+use crate::simd::Isa;
+use crate::tensor::Tensor;
+use crate::{onnx, zoo};
+use std::path::Path;
+
+/// A model as it was asked for.
+pub struct Loaded {
+    /// File stem or zoo name.
+    pub name: String,
+    /// The file, unless it came from the zoo.
+    pub path: Option<String>,
+    /// What it says.
+    pub spec: ModelSpec,
+}
+
+/// Reads a file or builds a zoo network.
+///
+/// # Errors
+/// If there is neither a file nor a network of that name, or it cannot be read.
+pub fn load(model: &str) -> Result<Loaded> {
+    let path = Path::new(model);
+    if path.exists() {
+        let spec = onnx::read(path)?;
+        let name = path.file_stem().map_or_else(|| model.to_string(), |s| s.to_string_lossy().into_owned());
+        return Ok(Loaded { name, path: Some(model.to_string()), spec });
+    }
+    let looks_like_file = model.contains(['/', '\\']) || path.extension().is_some_and(|e| e == "onnx");
+    if looks_like_file || model.is_empty() {
+        return Err(Error::input("no such file")
+            .in_file(path)
+            .hint("`madd-prof zoo list` lists the built-in networks"));
+    }
+    if !zoo::knows(model) {
+        let hint = match zoo::build(model) {
+            Err(e) => e.hint_text().map(str::to_string),
+            Ok(_) => None,
+        };
+        let hint = hint.unwrap_or_else(|| "`madd-prof zoo list` lists the built-in networks".into());
+        return Err(Error::usage(format!("'{model}' is neither a file nor a built-in network")).hint(hint));
+    }
+    Ok(Loaded { name: model.to_string(), path: None, spec: zoo::build(model)? })
+}
+
+/// Reads and builds with the bindings of the command line.
+///
+/// # Errors
+/// As [`load`], or if a dim is unbound or a node contradicts its operator.
+pub fn model(args: &ModelArgs) -> Result<(Loaded, Model)> {
+    let bindings = args.bindings()?;
+    let loaded = load(&args.model)?;
+    let model = build(&loaded, &bindings)?;
+    Ok((loaded, model))
+}
+
+/// Builds what was loaded.
+///
+/// # Errors
+/// If a dim is unbound or a node contradicts its operator.
+pub fn build(loaded: &Loaded, bindings: &Bindings) -> Result<Model> {
+    let in_file = |e: Error| match &loaded.path {
+        Some(path) => e.in_file(Path::new(path)),
+        None => e,
+    };
+    ir::build(&loaded.spec, bindings).map_err(in_file)
+}
+
+/// The bindings that given arrays imply: shapes of inputs whose declaration leaves a dim free.
+pub fn bindings_of(spec: &ModelSpec, given: &[(String, Tensor)], bindings: &mut Bindings) {
+    for (name, tensor) in given {
+        let declared = spec.graph.inputs.iter().find(|v| v.name == *name);
+        if declared.is_some_and(is_free) && !bindings.shapes.contains_key(name) {
+            bindings.shapes.insert(name.clone(), tensor.dims().to_vec());
+        }
+    }
+}
+
+fn is_free(v: &ValueSpec) -> bool {
+    v.container == crate::tensor::Container::Tensor
+        && v.shape.as_ref().is_none_or(|s| s.iter().any(|d| !matches!(d, DimSpec::Size(_))))
+}
+
+/// How sessions are prepared.
+///
+/// # Errors
+/// If `MADD_PROF_ISA` names no instruction set.
+pub fn options(path: KernelPath, threads: Option<usize>) -> Result<Options> {
+    let isa = Isa::detect().map_err(Error::usage)?;
+    Ok(Options { path, threads: threads.unwrap_or_else(host::cores), isa, poison: false })
+}
+
+/// Refuses to execute what plainly cannot fit, before the system does it less kindly.
+///
+/// # Errors
+/// If activations and weights need more memory than there is.
+pub fn check_memory(analysis: &crate::analysis::Analysis, paths: usize) -> Result<()> {
+    let Some(free) = host::available_memory_bytes() else { return Ok(()) };
+    let peak = analysis.totals.peak_activation_bytes.unwrap_or(0);
+    let need = peak.saturating_mul(paths.max(1) as u64).saturating_add(analysis.totals.param_bytes);
+    if need <= free {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "running this needs about {} and {} are free",
+        crate::units::iec(need),
+        crate::units::iec(free)
+    ))
+    .hint("bind smaller dims with --dim or --input-shape; `madd-prof count` needs no such memory"))
+}
+
+/// Inputs made up for measuring.
+///
+/// # Errors
+/// If an input's shape is not known.
+pub fn made_up_inputs(model: &Model) -> Result<Vec<Tensor>> {
+    let graph = &model.graph;
+    graph.inputs().iter().enumerate().map(|(i, &v)| interp::made_up_input(graph.value(v), i as u64 + 1)).collect()
+}
+
+/// Warnings about the measuring itself: an unoptimised build, a busy machine, more threads than cores.
+pub fn conditions(measure: &MeasureArgs) -> Vec<String> {
+    let mut out = Vec::new();
+    if cfg!(debug_assertions) {
+        out.push("this is a debug build: times mean nothing; build with --release".to_string());
+    }
+    let cores = host::cores();
+    if let Some(threads) = measure.threads.filter(|&t| t > cores) {
+        out.push(format!("{threads} threads on {}: they take turns", crate::units::plural(cores, "core")));
+    }
+    if let Some(load) = host::load().filter(|&l| l > cores as f64 * 0.5) {
+        out.push(format!(
+            "the machine is busy (load {load:.1} on {}): times are upper bounds",
+            crate::units::plural(cores, "core")
+        ));
+    }
+    out
+}

@@ -1,0 +1,81 @@
+//! `profile`: the main job. Counts, both kernel paths measured step by step, and why the two differ.
+
+use super::args::ProfileArgs;
+use super::{FINE, count, load, note, output, progress::Progress};
+use crate::analysis;
+use crate::engine::Session;
+use crate::error::Result;
+use crate::measure::host::Host;
+use crate::measure::profile::{Prepared, profile};
+use crate::measure::{Policy, WallClock};
+use crate::report::{Source, compose};
+use std::sync::Arc;
+
+/// Profiles and reports.
+///
+/// # Errors
+/// If the model cannot be read, built or run.
+pub fn run(args: &ProfileArgs) -> Result<u8> {
+    output::format(&args.output)?;
+    let quiet = args.model.quiet;
+    let (loaded, model) = load::model(&args.model)?;
+    let analysis = analysis::analyze(&model.graph);
+    count::strict(&args.view, &analysis)?;
+    let conventions = count::asked(&args.view, &model, &analysis)?;
+    for text in &model.notes {
+        note(quiet, text);
+    }
+    let paths = args.measure.path.list();
+    let mut warnings = load::conditions(&args.measure);
+    load::check_memory(&analysis, 2)?;
+    let graph = Arc::new(model.graph.clone());
+    let inputs = load::made_up_inputs(&model)?;
+    let clock = WallClock::start();
+    let policy = Policy { limit_s: args.measure.seconds, ..Policy::default() };
+    let mut profiles = Vec::new();
+    for path in paths {
+        let options = load::options(path, args.measure.threads)?;
+        let progress = Progress::new(&format!("{}: preparing", path.name()), quiet);
+        progress.spin();
+        let session = Session::new(&graph, &options)?;
+        drop(progress);
+        let progress = Progress::new(&format!("{}: measuring", path.name()), quiet);
+        progress.spin();
+        let mut subject = Prepared { session, path, inputs: inputs.clone() };
+        let done = profile(&clock, &policy, &mut subject, &mut |share| progress.tell(share))?;
+        drop(progress);
+        let runs = done.stats.runs;
+        if runs == 1 {
+            warnings.push(format!(
+                "the {} path ran once, without warm-up: one run takes more than a third of the limit of {} s; --seconds raises it",
+                path.name(),
+                args.measure.seconds
+            ));
+        } else if done.stats.p90 > 1.3 * done.stats.median {
+            warnings.push(format!(
+                "times of the {} path scatter (p90 is {} x the median): something else uses this machine",
+                path.name(),
+                crate::units::rate(done.stats.p90 / done.stats.median)
+            ));
+        }
+        profiles.push(done);
+    }
+    for text in &warnings {
+        note(quiet, text);
+    }
+    let report = compose(Source {
+        command: "profile",
+        name: loaded.name,
+        path: loaded.path,
+        model: &model,
+        analysis: &analysis,
+        profiles: &profiles,
+        latency: Vec::new(),
+        paired_speedup: None,
+        host: Some(Host::read()),
+        conventions,
+        warnings,
+    });
+    output::show(report, Some(&args.view), &args.output)?;
+    Ok(FINE)
+}

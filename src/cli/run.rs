@@ -1,0 +1,87 @@
+//! `run`: one execution on given inputs.
+
+use super::args::RunArgs;
+use super::{FINE, load, note, progress::Progress};
+use crate::analysis;
+use crate::engine::Session;
+use crate::error::{Error, Result};
+use crate::ir::{Graph, Model};
+use crate::tensor::{DType, Tensor, npz};
+use std::sync::Arc;
+
+/// Runs once and writes the outputs.
+///
+/// # Errors
+/// If the model or the inputs cannot be read, an input is missing or does not fit, or a kernel fails.
+pub fn run(args: &RunArgs) -> Result<u8> {
+    let quiet = args.model.quiet;
+    let given = args.input.as_deref().map_or(Ok(Vec::new()), npz::read)?;
+    let mut bindings = args.model.bindings()?;
+    let loaded = load::load(&args.model.model)?;
+    load::bindings_of(&loaded.spec, &given, &mut bindings);
+    let model = load::build(&loaded, &bindings)?;
+    let inputs = ordered(&model.graph, given)?;
+    for text in &model.notes {
+        note(quiet, text);
+    }
+    load::check_memory(&analysis::analyze(&model.graph), 1)?;
+    let progress = Progress::new(&format!("running on the {} path", args.path.path().name()), quiet);
+    progress.spin();
+    let outputs = execute(&model, &inputs, &load::options(args.path.path(), args.threads)?)?;
+    drop(progress);
+    let names = output_names(&model.graph);
+    let pairs = names.iter().map(String::as_str).zip(&outputs);
+    for text in npz::write(&args.output, pairs)? {
+        note(quiet, &text);
+    }
+    Ok(FINE)
+}
+
+/// Prepares and runs.
+///
+/// # Errors
+/// If preparation or a kernel fails.
+pub fn execute(model: &Model, inputs: &[Tensor], options: &crate::engine::Options) -> Result<Vec<Tensor>> {
+    let graph = Arc::new(model.graph.clone());
+    Session::new(&graph, options)?.run(inputs)
+}
+
+/// Names of the graph's outputs.
+pub fn output_names(graph: &Graph) -> Vec<String> {
+    graph.outputs().iter().map(|&v| graph.value(v).name.clone()).collect()
+}
+
+/// The given arrays in the order of the graph's inputs.
+///
+/// # Errors
+/// If one is missing or belongs to no input.
+pub fn ordered(graph: &Graph, given: Vec<(String, Tensor)>) -> Result<Vec<Tensor>> {
+    let mut given: std::collections::BTreeMap<String, Tensor> = given.into_iter().collect();
+    let mut inputs = Vec::new();
+    let mut missing = Vec::new();
+    for &id in graph.inputs() {
+        let value = graph.value(id);
+        match given.remove(&value.name) {
+            Some(t) => inputs.push(fitted(t, value.fact.dtype)?),
+            None => missing.push(format!("'{}' ({})", value.name, value.fact)),
+        }
+    }
+    let known: Vec<&str> = graph.inputs().iter().map(|&v| graph.value(v).name.as_str()).collect();
+    if !missing.is_empty() {
+        return Err(Error::input(format!("no array is given for input {}", missing.join(", ")))
+            .hint("--input takes an .npz archive with an array per graph input: numpy.savez(path, **{name: array})"));
+    }
+    if let Some(name) = given.keys().next() {
+        return Err(Error::input(format!("the array '{name}' belongs to no input of the model"))
+            .hint(format!("its inputs are: {}", known.join(", "))));
+    }
+    Ok(inputs)
+}
+
+/// Types that NumPy lacks come as `float32` and are rounded to what the model declares.
+fn fitted(t: Tensor, want: Option<DType>) -> Result<Tensor> {
+    match want {
+        Some(d) if d.is_narrow_float() && t.dtype() == DType::F32 => t.narrowed(d, true),
+        _ => Ok(t),
+    }
+}

@@ -1,0 +1,115 @@
+//! `zoo`: the built-in networks.
+
+use super::args::{ZooArgs, ZooCommand};
+use super::{FINE, load, output};
+use crate::analysis;
+use crate::error::Result;
+use crate::ir::Bindings;
+use crate::units::{exact, si};
+use crate::{onnx, report, zoo};
+use std::path::Path;
+
+/// Lists, shows or exports.
+///
+/// # Errors
+/// If a name or knob is unknown, or the file cannot be written.
+pub fn run(args: &ZooArgs) -> Result<u8> {
+    match &args.command {
+        ZooCommand::List { filter } => list(filter.as_deref()),
+        ZooCommand::Show { name } => show(name),
+        ZooCommand::Export { name, output } => export(name, output),
+    }
+}
+
+fn counted(name: &str) -> Result<analysis::Totals> {
+    let loaded = load::load(name)?;
+    Ok(analysis::analyze(&load::build(&loaded, &Bindings::default())?.graph).totals)
+}
+
+fn list(filter: Option<&str>) -> Result<u8> {
+    let mut rows = Vec::new();
+    for info in zoo::list()? {
+        let wanted = filter.unwrap_or("").to_ascii_lowercase();
+        if !info.name.contains(&wanted) && !info.family.to_ascii_lowercase().contains(&wanted) {
+            continue;
+        }
+        let totals = counted(info.name)?;
+        let top1 = zoo::show(info.name)?.published.iter().find_map(|p| p.top1_pct.filter(|_| p.at == info.name));
+        rows.push(vec![
+            info.name.to_string(),
+            si(totals.params),
+            si(totals.work.madds),
+            top1.map_or("-".into(), |t| format!("{t:.1}")),
+            info.knobs.join(","),
+            info.about.to_string(),
+        ]);
+    }
+    let heads = ["Name", "Params", "MAdds", "Top-1 %", "Knobs", "About"];
+    let mut text = report::simple_table(&heads, &rows, &[false, true, true, true], super::width());
+    text.push_str("\nA name stands wherever a file does: madd-prof count mobilenet_v2@width=0.5,res=192\n");
+    text.push_str("Top-1 is what the authors published, not measured here: weights are random.\n");
+    output::print(text.as_bytes())?;
+    Ok(FINE)
+}
+
+fn show(name: &str) -> Result<u8> {
+    let d = zoo::show(name)?;
+    let totals = counted(name)?;
+    let width = super::width();
+    let mut text = format!("{}: {}\n{} ({})\n{}\n\n", d.name, d.about, d.family, d.source, d.family_about);
+    let rows: Vec<Vec<String>> = d
+        .stages
+        .iter()
+        .map(|s| {
+            let settings: Vec<String> = s.settings.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let sizes: Vec<String> = s.output.iter().map(ToString::to_string).collect();
+            vec![s.path.clone(), s.block.clone(), format!("x{}", s.repeat), sizes.join("x"), settings.join(" ")]
+        })
+        .collect();
+    let heads = ["Stage", "Block", "Repeat", "Output", "Settings"];
+    text.push_str(&report::simple_table(&heads, &rows, &[false, false, true], width));
+    if !d.knobs.is_empty() {
+        let rows: Vec<Vec<String>> = d
+            .knobs
+            .iter()
+            .map(|(k, v)| vec![k.name.clone(), v.to_string(), k.allowed.to_string(), k.about.clone()])
+            .collect();
+        text.push('\n');
+        text.push_str(&report::simple_table(&["Knob", "Value", "Allowed", "What it does"], &rows, &[], width));
+    }
+    text.push_str(&format!(
+        "\nExact   Params {}   MAdds {}   FLOPs {}\n",
+        exact(totals.params),
+        exact(totals.work.madds),
+        exact(totals.work.flops())
+    ));
+    if totals.statistics > 0 {
+        text.push_str(&format!("        BatchNorm statistics {} besides\n", exact(totals.statistics)));
+    }
+    if !d.published.is_empty() {
+        let figure = |v: Option<f64>, unit: &str| v.map_or("-".into(), |v| format!("{v}{unit}"));
+        let rows: Vec<Vec<String>> = d
+            .published
+            .iter()
+            .map(|p| {
+                vec![
+                    p.at.clone(),
+                    figure(p.params_m, " M"),
+                    figure(p.madds_m, " M"),
+                    figure(p.top1_pct, ""),
+                    p.note.as_ref().map_or(p.source.clone(), |n| format!("{} ({n})", p.source)),
+                ]
+            })
+            .collect();
+        text.push('\n');
+        let heads = ["Published", "Params", "MAdds", "Top-1 %", "Source"];
+        text.push_str(&report::simple_table(&heads, &rows, &[false, true, true, true], width));
+    }
+    output::print(text.as_bytes())?;
+    Ok(FINE)
+}
+
+fn export(name: &str, path: &Path) -> Result<u8> {
+    onnx::write(&zoo::build(name)?, path, None)?;
+    Ok(FINE)
+}
