@@ -56,7 +56,8 @@ pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
         let rows: Vec<&Layer> = report.layers.iter().chain(&report.overhead).chain([&total]).collect();
         for l in rows {
             out.push_str(&line(columns.iter().map(|c| {
-                let text = escaped(&people::cell(&(c.get)(l, report)));
+                let cell = (c.get)(l, report);
+                let text = escaped(&if c.key == "name" { people::display_name(l, true) } else { people::cell(&cell) });
                 if c.key == "name" && l.repeat > 1 { format!("{text} ×{}", l.repeat) } else { text }
             })));
         }

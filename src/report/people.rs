@@ -1,7 +1,7 @@
 //! What the formats for people share: rounded cells, the summary lines around the layer table.
 
 use super::columns::Cell;
-use super::model::{Latency, Report};
+use super::model::{Kind, Latency, Layer, Report, Time};
 use crate::error::printable;
 use crate::units::{exact, iec, ms, percent, plural, rate, si};
 
@@ -26,6 +26,22 @@ pub fn cell(c: &Cell) -> String {
     }
 }
 
+/// A row's name as people read it: its module path. Where the operator has a column of its own, the path does not repeat it.
+pub fn display_name(l: &Layer, with_op: bool) -> String {
+    let fixed = !matches!(l.kind, Kind::Layer | Kind::Static) || l.path.is_empty();
+    if fixed {
+        return printable(&l.name);
+    }
+    let plain = |s: &str| -> String {
+        let letters = s.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase);
+        letters.collect::<String>().trim_end_matches(|c: char| c.is_ascii_digit()).to_string()
+    };
+    let op = l.op.rsplit('.').next().unwrap_or(&l.op);
+    let (last, parents) = l.path.split_last().map_or(("", &[][..]), |(a, b)| (a.as_str(), b));
+    let parts = if with_op && !parents.is_empty() && plain(last) == plain(op) { parents } else { &l.path };
+    printable(&parts.join("."))
+}
+
 /// Whether a cell's text belongs to the right.
 pub fn is_number(c: &Cell) -> bool {
     !matches!(c, Cell::Text(_) | Cell::Name(_) | Cell::Shape(_))
@@ -38,11 +54,15 @@ pub fn heading(report: &Report) -> String {
     if let Some((_, version)) = m.opsets.iter().find(|(d, _)| d.is_empty() || d == "ai.onnx") {
         parts.push(format!("opset {version}"));
     }
-    let inputs: Vec<String> = m.inputs.iter().take(4).map(|p| format!("{} {}", printable(&p.name), p.fact)).collect();
+    let port = |p: &super::model::Port| {
+        let dtype = p.fact.dtype.map_or("?", |d| d.name());
+        format!("{}={} {dtype}", printable(&p.name), p.fact.shape)
+    };
+    let inputs: Vec<String> = m.inputs.iter().take(4).map(port).collect();
     let more = m.inputs.len().saturating_sub(4);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     if !inputs.is_empty() {
-        parts.push(format!("input {}{more}", inputs.join(", ")));
+        parts.push(format!("{}{more}", inputs.join(", ")));
     }
     if let Some(host) = &report.host {
         if let Some(cpu) = &host.cpu {
@@ -157,9 +177,14 @@ pub fn remarks(report: &Report) -> Vec<String> {
     if report.layers.iter().any(|l| l.repeat > 1) {
         out.push("×N: N equal blocks in a row; values are their sum.".to_string());
     }
-    let shown = report.layers.iter().filter(|l| l.kind == super::Kind::Static).count();
+    if report.layers.iter().any(|l| matches!(l.optimized, Time::FusedInto(_))) {
+        out.push(
+            "fused: done inside the step of an earlier row, which holds the time; --format csv names it.".to_string(),
+        );
+    }
+    let shown = report.layers.iter().filter(|l| l.kind == Kind::Static).count();
     let hidden = report.static_nodes.saturating_sub(shown);
-    if hidden > 0 && report.layers.iter().all(|l| l.kind != super::Kind::Group) {
+    if hidden > 0 && report.layers.iter().all(|l| l.kind != Kind::Group) {
         out.push(format!("{} computed once when the model loads not shown.", plural(hidden, "node")));
     }
     if report.totals.unknown_nodes > 0 {

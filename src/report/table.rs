@@ -9,7 +9,7 @@ use prettytable::format::{Alignment, FormatBuilder, LinePosition, LineSeparator,
 use prettytable::{Cell as TableCell, Row, Table};
 
 /// Narrowest name column before other columns give way.
-const NAME_MIN: usize = 18;
+const NAME_MIN: usize = 24;
 /// Widest name column.
 const NAME_MAX: usize = 60;
 
@@ -77,13 +77,26 @@ impl Drawn {
     }
 }
 
+/// A row's name with how often its block is repeated.
+fn name(l: &Layer, with_op: bool) -> String {
+    let name = people::display_name(l, with_op);
+    if l.repeat > 1 { format!("{name} ×{}", l.repeat) } else { name }
+}
+
+/// Operator names differ at their beginning, so the end gives way.
+fn cut(op: &str) -> String {
+    const LONGEST: usize = 16;
+    if op.chars().count() <= LONGEST { op.to_string() } else { op.chars().take(LONGEST - 1).chain(['…']).collect() }
+}
+
 fn column(c: &'static Column, rows: &[&Layer], report: &Report) -> Option<Drawn> {
     let title = c.title?;
     let cells: Vec<Cell> = rows.iter().map(|l| (c.get)(l, report)).collect();
     let right = cells.iter().any(people::is_number) && c.key != "name" && c.key != "output_shape" && c.key != "op";
-    let text = cells.iter().zip(rows).map(|(cell, l)| match cell {
-        Cell::Name(n) if c.key == "name" && l.repeat > 1 => format!("{} ×{}", crate::error::printable(n), l.repeat),
-        cell => people::cell(cell),
+    let text = cells.iter().zip(rows).map(|(cell, l)| match c.key {
+        "name" => name(l, true),
+        "op" => cut(&people::cell(cell)),
+        _ => people::cell(cell),
     });
     Some(Drawn { title, yields: c.yields, is_name: c.key == "name", right, cells: text.collect() })
 }
@@ -101,7 +114,15 @@ fn layers(report: &Report, width: usize) -> (String, Vec<&'static str>) {
         let name = columns.iter().find(|c| c.is_name).map_or(0, Drawn::width);
         let yielding = columns.iter().enumerate().filter(|(_, c)| c.yields > 0).max_by_key(|(_, c)| c.yields);
         match yielding {
-            Some((i, _)) if room < name.min(NAME_MIN) => dropped.push(columns.remove(i).title),
+            Some((i, _)) if room < name.min(NAME_MIN) => {
+                let gone = columns.remove(i).title;
+                dropped.push(gone);
+                if gone == "Op"
+                    && let Some(c) = columns.iter_mut().find(|c| c.is_name)
+                {
+                    c.cells = rows.iter().map(|l| self::name(l, false)).collect();
+                }
+            }
             _ => {
                 let room = room.clamp(8, NAME_MAX);
                 if let Some(c) = columns.iter_mut().find(|c| c.is_name) {
