@@ -33,8 +33,8 @@ impl Draft {
         self.graph.inputs.push(ValueSpec {
             name: name.into(),
             dtype: Some(t.dtype()),
-            shape: Some(t.dims().iter().map(|&d| DimSpec::Size(d)).collect()),
-            ..ValueSpec::default()
+            shape: t.sequence().is_err().then(|| t.dims().iter().map(|&d| DimSpec::Size(d)).collect()),
+            container: t.fact().container,
         });
         self.inputs.push(t);
         self

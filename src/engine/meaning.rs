@@ -25,6 +25,11 @@ fn operand(node: &Node, i: usize) -> Option<ValueId> {
     node.inputs.get(i).copied().flatten()
 }
 
+/// Whether a node makes one value only.
+fn single(node: &Node) -> bool {
+    node.outputs.iter().flatten().count() == 1
+}
+
 /// The activation a one-input node computes, if kernels know it.
 pub(super) fn unary<'a>(node: &Node, value: Lookup<'_, 'a>) -> Option<Act> {
     let Op::Unary(op) = &node.op else { return None };
@@ -85,7 +90,7 @@ pub(super) fn binary(node: &Node) -> Option<BinaryOp> {
 /// The ε of an inference BatchNormalization over the second axis.
 pub(super) fn batch_norm_epsilon(node: &Node) -> Option<f32> {
     match &node.op {
-        Op::Norm(Norm::Batch { epsilon, spatial: true, training: None }) => Some(*epsilon),
+        Op::Norm(Norm::Batch { epsilon, spatial: true, training: None }) if single(node) => Some(*epsilon),
         _ => None,
     }
 }
@@ -264,6 +269,19 @@ pub(super) fn shaped<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> O
             one(Kind::Pad { pads, value: fill })
         }
         Op::Expand(Expand::Expand) => one(Kind::Expand),
+        Op::Resize(r) if xd.len() == 4 => {
+            // Settings that are given must be known.
+            if (1..node.inputs.len()).any(|i| operand(node, i).is_some_and(|v| value(v).is_none())) {
+                return None;
+            }
+            let taps = r.axis_taps(&xd, |i| operand(node, i).and_then(value).cloned())?;
+            let [None, None, rows, cols] = <[_; 4]>::try_from(taps).ok()? else { return None };
+            let copied = |n: usize| (0..n).map(|i| vec![(i, 1.0)]).collect();
+            one(Kind::Resize {
+                rows: rows.unwrap_or_else(|| copied(xd[2])),
+                cols: cols.unwrap_or_else(|| copied(xd[3])),
+            })
+        }
         Op::Norm(Norm::Layer { axis, epsilon, rms, skip: false, .. }) => {
             if node.outputs.iter().skip(1).any(Option::is_some) {
                 return None;

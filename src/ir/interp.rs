@@ -142,7 +142,7 @@ pub fn check_input(value: &Value, tensor: &Tensor) -> Result<()> {
                 dims.len() == tensor.rank() && dims.iter().zip(tensor.dims()).all(|(d, &t)| d.is_none_or(|d| d == t))
             })
     };
-    if fits(&value.fact) {
+    if value.fact.container != crate::tensor::Container::Tensor || fits(&value.fact) {
         return Ok(());
     }
     Err(Error::input(format!(

@@ -113,6 +113,9 @@ pub struct AxisPlan {
     pub roi: (f64, f64),
 }
 
+/// For every output position of an axis, the input positions and weights that make it.
+pub type AxisTaps = Vec<Vec<(usize, f32)>>;
+
 /// Output size, scale and region of an axis, as far as they are known.
 type Draft = (Dim, Option<f64>, (f64, f64));
 
@@ -402,6 +405,31 @@ impl Resize {
         }
         let places = (0..taps).map(|t| (first + t as i64).clamp(0, p.input as i64 - 1).max(0) as usize);
         (places.zip(weights).collect(), source.is_none())
+    }
+
+    /// For every axis and every output position along it, the input positions and weights that make it; `None` for an axis that is
+    /// copied. Nothing at all when sizes are not known or positions lie outside what can be read.
+    pub fn axis_taps(&self, x: &[usize], value: impl Fn(usize) -> Option<Tensor>) -> Option<Vec<Option<AxisTaps>>> {
+        let plan = self.concrete(x, &Wanted::of(self, value).ok()?).ok()??;
+        let axis = |p: &AxisPlan| -> Option<Option<AxisTaps>> {
+            if self.is_identity(p) {
+                return Some(None);
+            }
+            if let Mode::Nearest(rounding) = self.mode {
+                let places = self.nearest(p, rounding).into_iter();
+                return places.map(|at| Some(vec![(at?, 1.0)])).collect::<Option<AxisTaps>>().map(Some);
+            }
+            let taps = self.taps(p);
+            if taps > 64 {
+                return None;
+            }
+            let position = |y: usize| match self.neighbours(p, y, taps) {
+                (_, true) => None,
+                (all, false) => Some(all.into_iter().filter(|t| t.1 != 0.0).map(|(at, w)| (at, w as f32)).collect()),
+            };
+            (0..p.output).map(position).collect::<Option<AxisTaps>>().map(Some)
+        };
+        plan.iter().map(axis).collect()
     }
 
     /// All passes over `[…]` data; gives the values of the output.
