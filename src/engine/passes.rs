@@ -352,20 +352,22 @@ impl Walk<'_> {
             dsts: Vec::new(),
         };
         let Some(out) = self.output(id) else { return Ok(fallback(None)) };
-        if is_view(self.graph, id) && self.graph.value(out).fact.shape.concrete().is_some() {
-            if let Some(from) = node.inputs.first().copied().flatten().filter(|v| !self.is_static(*v)) {
-                return Ok(Item { work: Work::View, covers: vec![id], srcs: vec![from], dsts: vec![out] });
-            }
+        if is_view(self.graph, id)
+            && self.graph.value(out).fact.shape.concrete().is_some()
+            && let Some(from) = node.inputs.first().copied().flatten().filter(|v| !self.is_static(*v))
+        {
+            return Ok(Item { work: Work::View, covers: vec![id], srcs: vec![from], dsts: vec![out] });
         }
         if self.dims(out).is_none() {
             return Ok(fallback(Some("not f32, empty, or of unknown shape".into())));
         }
         // A composite activation that could not be fused into what makes its input starts here.
-        if let Some(c) = node.inputs.iter().flatten().find_map(|v| self.composites.get(v)) {
-            if c.covers.contains(&id) && c.covers.iter().all(|n| !self.covered[n.0 as usize]) {
-                let kind = Kind::Unary(vec![c.act]);
-                return Ok(self.finish(kind, c.covers.clone(), vec![c.input], c.output));
-            }
+        if let Some(c) = node.inputs.iter().flatten().find_map(|v| self.composites.get(v))
+            && c.covers.contains(&id)
+            && c.covers.iter().all(|n| !self.covered[n.0 as usize])
+        {
+            let kind = Kind::Unary(vec![c.act]);
+            return Ok(self.finish(kind, c.covers.clone(), vec![c.input], c.output));
         }
         if let Some(item) = self.rms_norm(id, node) {
             return Ok(item);
@@ -422,10 +424,10 @@ impl Walk<'_> {
         }
         if let Some(next) = self.sole_reader(v) {
             let node = self.graph.node(next);
-            if let (Some(act), Some(out)) = (read::unary(node, &|v| self.value(v)), self.output(next)) {
-                if self.dims(out).is_some() {
-                    return (act, out, vec![next]);
-                }
+            if let (Some(act), Some(out)) = (read::unary(node, &|v| self.value(v)), self.output(next))
+                && self.dims(out).is_some()
+            {
+                return (act, out, vec![next]);
             }
         }
         (Act::None, v, Vec::new())
@@ -669,14 +671,13 @@ impl Walk<'_> {
         let mut scale = None;
         if let Some(next) = self.sole_reader(v) {
             let mul = self.graph.node(next);
-            if read::binary(mul) == Some(BinaryOp::Mul) {
-                if let Some(w) =
+            if read::binary(mul) == Some(BinaryOp::Mul)
+                && let Some(w) =
                     self.other(mul, v).filter(|w| self.is_static(*w)).and_then(|w| self.row_vector(w, inner))
-                {
-                    scale = Some(w);
-                    v = self.output(next)?;
-                    covers.push(next);
-                }
+            {
+                scale = Some(w);
+                v = self.output(next)?;
+                covers.push(next);
             }
         }
         (self.dims(v)? == dims).then_some(())?;

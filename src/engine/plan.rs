@@ -244,11 +244,11 @@ impl Planner<'_> {
         let node = item.covers[0];
         let mut arena_inputs = Vec::new();
         for v in self.graph.node(node).inputs.iter().flatten() {
-            if self.made.contains_key(v) {
-                if let Place::Buffer(b) = self.place(*v, Layout::Plain)? {
-                    let dims = fast_dims(self.graph, *v).unwrap_or_default();
-                    arena_inputs.push((*v, b, dims));
-                }
+            if self.made.contains_key(v)
+                && let Place::Buffer(b) = self.place(*v, Layout::Plain)?
+            {
+                let dims = fast_dims(self.graph, *v).unwrap_or_default();
+                arena_inputs.push((*v, b, dims));
             }
         }
         for (_, b, _) in &arena_inputs {
@@ -298,11 +298,11 @@ impl Plan {
         }
         let mut outputs = Vec::new();
         for &v in graph.outputs() {
-            if p.made.contains_key(&v) {
-                if let Place::Buffer(b) = p.place(v, Layout::Plain)? {
-                    outputs.push((v, Some((b, fast_dims(graph, v).unwrap_or_default()))));
-                    continue;
-                }
+            if p.made.contains_key(&v)
+                && let Place::Buffer(b) = p.place(v, Layout::Plain)?
+            {
+                outputs.push((v, Some((b, fast_dims(graph, v).unwrap_or_default()))));
+                continue;
             }
             outputs.push((v, None));
         }

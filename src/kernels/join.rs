@@ -86,7 +86,7 @@ impl Prepared for Join {
             for ((dst, &run), &start) in dsts.iter_mut().zip(&self.runs).zip(&self.starts) {
                 let src = srcs[0];
                 // Chunks of whole runs, or parts of one run.
-                let chunk = if run == 0 { 1 } else { (CHUNK / run).max(1) * run };
+                let chunk = (CHUNK / run.max(1)).max(1) * run.max(1);
                 pool.for_chunks(dst, chunk, |c, piece, _| {
                     let first = c * chunk / run.max(1);
                     for (k, d) in piece.chunks_mut(run.max(1)).enumerate() {

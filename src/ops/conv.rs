@@ -68,7 +68,7 @@ impl Conv {
     pub fn geometry(&self, x: &[usize], w: &[usize]) -> Result<Geometry> {
         self.check(x.len(), w.len())?;
         let g = self.group;
-        if w[1].checked_mul(g) != Some(x[1]) || w[0] % g != 0 {
+        if w[1].checked_mul(g) != Some(x[1]) || !w[0].is_multiple_of(g) {
             return Err(Error::input(format!(
                 "input {} and weights {} do not fit with {g} group(s)",
                 Shape::known(x),

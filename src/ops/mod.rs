@@ -1,7 +1,7 @@
 //! What each operator means: one file per family with parse, shape rule, cost rule, reference kernel and test cases.
 //!
 //! To add an operator: write (or extend) a family file that defines a type implementing [`Family`] and its `ENTRIES`, and add
-//! one line to [`families!`] below. Nothing else in the program lists operators.
+//! one line to `families!` below. Nothing else in the program lists operators.
 
 pub mod dims;
 pub mod elements;

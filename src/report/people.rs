@@ -64,10 +64,10 @@ pub fn heading(report: &Report) -> String {
     if !inputs.is_empty() {
         parts.push(format!("{}{more}", inputs.join(", ")));
     }
-    if let Some(host) = &report.host {
-        if let Some(cpu) = &host.cpu {
-            parts.push(printable(cpu));
-        }
+    if let Some(host) = &report.host
+        && let Some(cpu) = &host.cpu
+    {
+        parts.push(printable(cpu));
     }
     parts.join(" · ")
 }

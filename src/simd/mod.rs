@@ -38,7 +38,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Environment variable that caps [`Isa::from_env`].
+    /// Environment variable that caps [`Isa::detect`].
     pub const ENV: &'static str = "MADD_PROF_ISA";
 
     /// The best instruction set of this CPU.
