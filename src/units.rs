@@ -43,9 +43,12 @@ pub fn ms(v: f64) -> String {
     }
 }
 
-/// A ratio or rate with three significant digits: `0.12`, `8.25`, `33.1`, `812`.
+/// A ratio or rate with two or three significant digits: `0.0047`, `0.12`, `8.25`, `33.1`, `812`.
 pub fn rate(v: f64) -> String {
     match v.abs() {
+        a if a > 0.0 && a < 0.000_095 => format!("{v:.0e}"),
+        a if a > 0.0 && a < 0.0095 => format!("{v:.4}"),
+        a if a > 0.0 && a < 0.095 => format!("{v:.3}"),
         a if a >= 99.95 => format!("{v:.0}"),
         a if a >= 9.995 => format!("{v:.1}"),
         _ => format!("{v:.2}"),
@@ -92,6 +95,7 @@ mod tests {
         assert_eq!(exact(999), "999");
         assert_eq!(exact(300_774_272), "300,774,272");
         assert_eq!((ms(0.0123).as_str(), ms(12.345).as_str(), ms(1234.5).as_str()), ("0.012", "12.35", "1234"));
+        assert_eq!((rate(0.0047).as_str(), rate(0.0), rate(8.254)), ("0.0047", "0.00".into(), "8.25".into()));
         assert_eq!(percent(0.0731), "7.3 %");
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Look;
 use super::columns::{COLUMNS, Cell};
-use super::model::{Report, Time};
+use super::model::Report;
 use crate::error::{Error, Result};
 
 /// Makes the bytes.
@@ -32,11 +32,9 @@ pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
             .map_err(failed)?;
         }
     } else {
-        out.write_record(COLUMNS.iter().map(|c| c.key).chain(["fused_into"])).map_err(failed)?;
+        out.write_record(COLUMNS.iter().map(|c| c.key)).map_err(failed)?;
         for l in report.layers.iter().chain(&report.overhead) {
-            let fused = if let Time::FusedInto(name) = &l.optimized { guarded(name) } else { String::new() };
-            let cells = COLUMNS.iter().map(|c| cell(&(c.get)(l, report)));
-            out.write_record(cells.chain([fused])).map_err(failed)?;
+            out.write_record(COLUMNS.iter().map(|c| cell(&(c.get)(l, report)))).map_err(failed)?;
         }
     }
     out.into_inner().map_err(|e| Error::run(format!("the report cannot be written as CSV: {e}")))

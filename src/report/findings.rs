@@ -117,7 +117,11 @@ fn balance(report: &Report) -> Option<f64> {
 fn dominant(report: &Report, out: &mut Vec<String>) {
     let Some(c) = report.classes.first() else { return };
     let Some(time) = c.time_share.filter(|t| *t >= WORTH) else { return };
-    let mut text = format!("{} take most of the time: {}", capital(c.class.words()), percent(time));
+    if c.work.madds > 0 && (time > PART * c.madds_share || c.madds_share > PART * time) {
+        return; // the sentence on where shares part says it
+    }
+    let most = if time > 0.5 { "most" } else { "the largest part" };
+    let mut text = format!("{} take {most} of the time: {}", capital(c.class.words()), percent(time));
     if c.work.madds > 0 {
         text.push_str(&format!(" of it for {} of the MAdds", percent(c.madds_share)));
         if let Some(p) = pace(c) {

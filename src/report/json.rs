@@ -2,7 +2,7 @@
 
 use super::Look;
 use super::columns::{COLUMNS, Cell};
-use super::model::{Latency, Layer, Port, Report, SCHEMA, Time};
+use super::model::{Latency, Layer, Port, Report, SCHEMA};
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 use serde_json::{Map, Value, json};
@@ -35,9 +35,6 @@ fn layer(l: &Layer, report: &Report) -> Value {
     for column in COLUMNS {
         map.insert(column.key.to_string(), cell(&(column.get)(l, report)));
     }
-    let fused = if let Time::FusedInto(name) = &l.optimized { json!(name) } else { Value::Null };
-    map.insert("fused_into".into(), fused);
-    map.insert("output_dtype".into(), json!(l.output_dtype.map(|d| d.name())));
     Value::Object(map)
 }
 

@@ -13,19 +13,22 @@ const NAME_MIN: usize = 24;
 /// Widest name column.
 const NAME_MAX: usize = 60;
 
-/// Two spaces between columns, a rule under the titles.
-fn style() -> TableFormat {
+/// Below this width every column counts: one space between columns, shorter operator names.
+const NARROW: usize = 100;
+
+/// Spaces between columns, a rule under the titles.
+fn style(gap: usize) -> TableFormat {
     FormatBuilder::new()
         .column_separator(' ')
-        .padding(0, 1)
+        .padding(0, gap - 1)
         .separator(LinePosition::Title, LineSeparator::new('-', '-', '-', '-'))
         .build()
 }
 
 /// Draws a grid: titles, rows, and which columns are numbers (right-aligned).
-fn draw(titles: &[&str], rows: &[Vec<String>], right: &[bool]) -> String {
+fn draw(titles: &[&str], rows: &[Vec<String>], right: &[bool], gap: usize) -> String {
     let mut table = Table::new();
-    table.set_format(style());
+    table.set_format(style(gap));
     let make = |text: &str, i: usize| {
         let side = if right.get(i).copied().unwrap_or(false) { Alignment::RIGHT } else { Alignment::LEFT };
         TableCell::new_align(text, side)
@@ -55,7 +58,7 @@ pub fn simple(titles: &[&str], rows: &[Vec<String>], right: &[bool], width: usiz
             rows.iter_mut().for_each(|r| r[i] = elide(&r[i], room));
         }
     }
-    draw(titles, &rows, right)
+    draw(titles, &rows, right, 2)
 }
 
 fn column_width(title: &str, rows: &[Vec<String>], i: usize) -> usize {
@@ -84,18 +87,17 @@ fn name(l: &Layer, with_op: bool) -> String {
 }
 
 /// Operator names differ at their beginning, so the end gives way.
-fn cut(op: &str) -> String {
-    const LONGEST: usize = 16;
-    if op.chars().count() <= LONGEST { op.to_string() } else { op.chars().take(LONGEST - 1).chain(['…']).collect() }
+fn cut(op: &str, longest: usize) -> String {
+    if op.chars().count() <= longest { op.to_string() } else { op.chars().take(longest - 1).chain(['…']).collect() }
 }
 
-fn column(c: &'static Column, rows: &[&Layer], report: &Report) -> Option<Drawn> {
+fn column(c: &'static Column, rows: &[&Layer], report: &Report, narrow: bool) -> Option<Drawn> {
     let title = c.title?;
     let cells: Vec<Cell> = rows.iter().map(|l| (c.get)(l, report)).collect();
     let right = cells.iter().any(people::is_number) && c.key != "name" && c.key != "output_shape" && c.key != "op";
     let text = cells.iter().zip(rows).map(|(cell, l)| match c.key {
         "name" => name(l, true),
-        "op" => cut(&people::cell(cell)),
+        "op" => cut(&people::cell(cell), if narrow { 10 } else { 16 }),
         _ => people::cell(cell),
     });
     Some(Drawn { title, yields: c.yields, is_name: c.key == "name", right, cells: text.collect() })
@@ -105,16 +107,18 @@ fn column(c: &'static Column, rows: &[&Layer], report: &Report) -> Option<Drawn>
 fn layers(report: &Report, width: usize) -> (String, Vec<&'static str>) {
     let total = total_row(report);
     let rows: Vec<&Layer> = report.layers.iter().chain(&report.overhead).chain([&total]).collect();
+    let narrow = width < NARROW;
+    let gap = if narrow { 1 } else { 2 };
     let mut columns: Vec<Drawn> =
-        COLUMNS.iter().filter(|c| applies(c, report)).filter_map(|c| column(c, &rows, report)).collect();
+        COLUMNS.iter().filter(|c| applies(c, report)).filter_map(|c| column(c, &rows, report, narrow)).collect();
     let mut dropped = Vec::new();
     loop {
         let others: usize = columns.iter().filter(|c| !c.is_name).map(Drawn::width).sum();
-        let room = width.saturating_sub(others + 2 * columns.len());
+        let room = width.saturating_sub(others + gap * columns.len());
         let name = columns.iter().find(|c| c.is_name).map_or(0, Drawn::width);
         let yielding = columns.iter().enumerate().filter(|(_, c)| c.yields > 0).max_by_key(|(_, c)| c.yields);
         match yielding {
-            Some((i, _)) if room < name.min(NAME_MIN) => {
+            Some((i, _)) if room < name.min(if narrow { NAME_MIN - 6 } else { NAME_MIN }) => {
                 let gone = columns.remove(i).title;
                 dropped.push(gone);
                 if gone == "Op"
@@ -136,7 +140,7 @@ fn layers(report: &Report, width: usize) -> (String, Vec<&'static str>) {
     let right: Vec<bool> = columns.iter().map(|c| c.right).collect();
     let grid: Vec<Vec<String>> =
         (0..rows.len()).map(|i| columns.iter().map(|c| c.cells[i].clone()).collect()).collect();
-    (draw(&titles, &grid, &right), dropped)
+    (draw(&titles, &grid, &right, gap), dropped)
 }
 
 /// Elides a name but keeps its `×N`.
