@@ -29,10 +29,10 @@ fn check(case: &Case) -> Result<(), String> {
         if fact.dtype != t.dtype || fact.container != t.container {
             return Err(format!("output {i}: inferred {fact}, made {t}"));
         }
-        if let (Some(want), Some(got)) = (fact.shape.dims(), t.shape.dims()) {
-            if want.len() != got.len() || want.iter().zip(got).any(|(w, g)| w.is_some() && w != g) {
-                return Err(format!("output {i}: inferred {fact}, made {t}"));
-            }
+        if let (Some(want), Some(got)) = (fact.shape.dims(), t.shape.dims())
+            && (want.len() != got.len() || want.iter().zip(got).any(|(w, g)| w.is_some() && w != g))
+        {
+            return Err(format!("output {i}: inferred {fact}, made {t}"));
         }
         out_facts.push(Some(t));
     }

@@ -41,6 +41,12 @@ pub struct Model {
 /// If a dim is unbound (the message names the flag that binds it), the graph is malformed (cycle, missing or doubly produced
 /// value), or a node contradicts its operator.
 pub fn build(spec: &ModelSpec, bindings: &Bindings) -> Result<Model> {
+    if let Some((domain, version)) = spec.opsets.iter().find(|(_, v)| *v < 1) {
+        let domain = if domain.is_empty() { "ai.onnx" } else { domain };
+        return Err(Error::input(format!(
+            "imports version {version} of the operator set {domain}; versions start at 1"
+        )));
+    }
     let mut notes = spec.notes.clone();
     let (facts, bound) = bind_inputs(&spec.graph, bindings, &mut notes)?;
     let mut scopes = Vec::new();

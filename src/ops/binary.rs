@@ -183,7 +183,7 @@ impl Binary {
         })
     }
 
-    /// The function on integers and booleans. Division by zero gives 0; results wrap when stored.
+    /// The function on integers and booleans. Division by zero was refused before; results wrap when stored.
     fn integers(self) -> Option<fn(i128, i128) -> i128> {
         Some(match self {
             Binary::Add | Binary::Sum | Binary::Mean => i128::wrapping_add,
@@ -298,6 +298,9 @@ impl Family for Binary {
                 Binary::Equal => Ok(vec![Tensor::from_bools(y, &out)?]),
                 _ => Err(Error::input("is not defined for strings")),
             };
+        }
+        if matches!(self, Binary::Div | Binary::Mod { .. }) && x.dtype().is_int() && all[1].to_i64s()?.contains(&0) {
+            return Err(Error::run("integer division by zero"));
         }
         // Pow alone takes an exponent of another type.
         let mixed;

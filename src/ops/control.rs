@@ -165,6 +165,12 @@ impl Family for Control {
         match self {
             Control::If { then_branch, else_branch } => {
                 let (a, b) = (then_branch.output_facts(), else_branch.output_facts());
+                for (branch, made) in [("then_branch", a.len()), ("else_branch", b.len())] {
+                    if made != cx.outputs {
+                        let say = format!("gives {made} results where the node has {}", cx.outputs);
+                        return Err(Error::input(say).at_attribute(branch));
+                    }
+                }
                 Ok(match truth(cx.opt(0)) {
                     Some(true) => a,
                     Some(false) => b,

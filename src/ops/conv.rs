@@ -3,12 +3,13 @@
 //! <https://onnx.ai/onnx/operators/onnx__Conv.html>. MAdds: `N · Co · ΠO · ΠK · Ci/g`, padded windows in full (`useful_madds`
 //! leaves the padding out). A bias is one other FLOP per output element.
 
+use super::elements::reserved;
 use super::spec::{Attr, NodeSpec};
 use super::window::{Axis, Window, advance};
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, opt, sample};
 use crate::cost::{Work, product};
 use crate::error::{Error, Result};
-use crate::tensor::{Fact, Num, Shape, Tensor};
+use crate::tensor::{Fact, Num, Shape, Tensor, element_count};
 use crate::with_num;
 
 /// The family's table rows.
@@ -124,6 +125,8 @@ impl Family for Conv {
         let g = self.geometry(x.dims(), w.dims())?;
         with_num!(cx.arith, x.dtype(), T => {
             let bias = opt(inputs, 2).map(T::load).transpose()?;
+            // Refused here rather than aborted in the kernel when memory cannot hold the result.
+            drop(reserved::<T>(element_count(&g.output())?)?);
             let y = conv(&g, &T::load(x)?, &T::load(w)?, bias.as_deref());
             Ok(vec![T::store(y, &g.output())?])
         })

@@ -55,6 +55,9 @@ pub struct Axis {
     pub o: usize,
 }
 
+/// Largest size, stride, dilation or pad of an axis.
+const LARGEST: usize = 1 << 31;
+
 impl Axis {
     /// The input position of output `o` and tap `k`, or `None` in the padding.
     pub fn position(&self, o: usize, k: usize) -> Option<usize> {
@@ -132,6 +135,10 @@ impl Window {
         }
         let mut out = Vec::with_capacity(input.len());
         for (&i, (k, s, d, begin, end)) in input.iter().zip(self.axes(kernel)?) {
+            // No map is that large; the arithmetic below then cannot overflow.
+            if [i, k, s, d, begin, end].iter().any(|&v| v > LARGEST) {
+                return Err(Error::input(format!("sizes above {LARGEST}")).at_attribute("pads"));
+            }
             let too_large = || Error::input("window sizes that overflow");
             let span = (k - 1).checked_mul(d).and_then(|v| v.checked_add(1)).ok_or_else(too_large)?;
             let axis = match self.auto_pad {
