@@ -78,10 +78,18 @@ pub fn ordered(graph: &Graph, given: Vec<(String, Tensor)>) -> Result<Vec<Tensor
     Ok(inputs)
 }
 
-/// Types that NumPy lacks come as `float32` and are rounded to what the model declares.
+/// Types that NumPy lacks come in wider ones and are narrowed to what the model declares: 2- and 4-bit integers as bytes, narrow
+/// floats as `float32`.
 fn fitted(t: Tensor, want: Option<DType>) -> Result<Tensor> {
-    match want {
-        Some(d) if d.is_narrow_float() && t.dtype() == DType::F32 => t.narrowed(d, true),
+    match (t.dtype(), want) {
+        (DType::F32, Some(d)) if d.is_narrow_float() => t.narrowed(d, true),
+        (DType::I8, Some(d @ (DType::I4 | DType::I2))) | (DType::U8, Some(d @ (DType::U4 | DType::U2))) => {
+            let (bits, per) = (d.bits(), 8 / d.bits());
+            let mask = (1i64 << bits) - 1;
+            let values = t.to_i64s()?;
+            let pack = |c: &[i64]| c.iter().enumerate().fold(0, |byte, (i, v)| byte | ((v & mask) as u8) << (i * bits));
+            Tensor::from_vec_as(d, values.chunks(per).map(pack).collect::<Vec<u8>>(), t.dims())
+        }
         _ => Ok(t),
     }
 }
