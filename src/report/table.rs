@@ -55,7 +55,8 @@ pub fn simple(titles: &[&str], rows: &[Vec<String>], right: &[bool], width: usiz
         let widest = (0..titles.len()).filter(|&i| !right.get(i).copied().unwrap_or(false)).max_by_key(|&i| widths[i]);
         if let Some(i) = widest {
             let room = widths[i].saturating_sub(whole - width).max(12);
-            rows.iter_mut().for_each(|r| r[i] = elide(&r[i], room));
+            // Prose gives way at its end, names in their middle.
+            rows.iter_mut().for_each(|r| r[i] = if r[i].contains(' ') { cut(&r[i], room) } else { elide(&r[i], room) });
         }
     }
     draw(titles, &rows, right, 2)

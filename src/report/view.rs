@@ -40,7 +40,7 @@ pub fn view(mut report: Report, how: &View) -> Result<Report> {
         rows = by_depth(rows, depth.max(1), report.main);
     }
     // Folding looks at neighbours, so it only means something in execution order.
-    if how.group_blocks && how.sort.is_none() && how.depth.is_none() {
+    if how.group_blocks && how.sort.is_none() {
         rows = fold_blocks(rows, report.main);
     }
     if let Some(key) = &how.sort {
