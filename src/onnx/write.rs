@@ -1,7 +1,7 @@
 //! Writes a [`ModelSpec`] as an ONNX file, for zoo exports and emitted variants.
 //!
 //! The messages are `onnx-protobuf`'s, serialised by `protobuf` 3.4.0, which carries RUSTSEC-2024-0437 (unbounded recursion
-//! while *parsing*); nothing is ever parsed with it: reading is [`super::read`]'s, with another library.
+//! while *parsing*); nothing is ever parsed with it: reading is [`super::read()`]'s, with another library.
 //!
 //! What a spec cannot say is not written: documentation strings, training graphs, and functions, which were inlined when the
 //! model was read. The schema of `onnx-protobuf` has every field that is needed, overloads and node metadata included;
