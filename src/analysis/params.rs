@@ -278,7 +278,8 @@ fn trace(
     };
     let node = graph.node(id);
     // Some files write a weight as a size and a fill: an untrained weight is a weight.
-    if node.op_type == "ConstantOfShape" && (used.role == Role::Weight || used.scales) {
+    let float = value.fact.dtype.is_some_and(|d| d.is_float());
+    if node.op_type == "ConstantOfShape" && float && (used.role == Role::Weight || used.scales) {
         return found(v, Verdict::Learned);
     }
     for (i, input) in node.inputs.iter().enumerate() {
@@ -292,7 +293,9 @@ fn trace(
             (_, Role::Statistic) => Role::Statistic,
             (role, Role::Data) => role,
         };
-        trace(graph, input, Use { role, ..used }, depth + 1, seen, found);
+        // A scale or shift is at most given other dims on its way; what is computed from fills is a mask.
+        let scales = used.scales && matches!(node.op_type.as_str(), "Unsqueeze" | "Squeeze" | "Reshape" | "Identity");
+        trace(graph, input, Use { role, scales, ..used }, depth + 1, seen, found);
     }
 }
 
