@@ -289,13 +289,16 @@ fn trace(
         let role = match (used.role, role_of(node, i)) {
             (Role::Setting, _) | (_, Role::Setting) => Role::Setting,
             _ if matches!(node.op_type.as_str(), "Sin" | "Cos" | "Range") => Role::Setting,
+            // A look-up at load time only moves: what is looked up is judged by what becomes of it.
+            (role, Role::Weight) if node.op_type == "Gather" => role,
             (_, Role::Weight) => Role::Weight,
             (_, Role::Statistic) => Role::Statistic,
             (role, Role::Data) => role,
         };
         // A scale or shift is at most given other dims on its way; what is computed from fills is a mask.
         let scales = used.scales && matches!(node.op_type.as_str(), "Unsqueeze" | "Squeeze" | "Reshape" | "Identity");
-        trace(graph, input, Use { role, scales, ..used }, depth + 1, seen, found);
+        let moved = used.moved || matches!(node.op_type.as_str(), "Expand" | "Tile" | "Concat" | "Slice");
+        trace(graph, input, Use { role, scales, moved }, depth + 1, seen, found);
     }
 }
 
