@@ -436,8 +436,10 @@ mod tests {
             let (a, b) = (sample::ints(a), sample::ints(b));
             op.eval(&EvalCx::default(), &[Some(&a), Some(&b)]).unwrap()[0].to_i64s().unwrap()
         };
-        assert_eq!(run(Binary::Div, &[7, -7, 1, i64::MIN], &[2, 2, 0, -1]), [3, -3, 0, i64::MIN]);
-        assert_eq!(run(Binary::Mod { fmod: false }, &[-7, 7, 7], &[3, -3, 0]), [2, -2, 0]);
+        assert_eq!(run(Binary::Div, &[7, -7, i64::MIN], &[2, 2, -1]), [3, -3, i64::MIN]);
+        assert_eq!(run(Binary::Mod { fmod: false }, &[-7, 7], &[3, -3]), [2, -2]);
+        let (one, zero) = (sample::ints(&[1]), sample::ints(&[0]));
+        assert!(Binary::Div.eval(&EvalCx::default(), &[Some(&one), Some(&zero)]).is_err());
         assert_eq!(run(Binary::Add, &[i64::MAX], &[1]), [i64::MIN]);
         assert_eq!(run(Binary::Pow, &[3, 2, -1, 5], &[4, 63, -3, -1]), [81, i64::MIN, -1, 0]);
     }
