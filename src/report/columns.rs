@@ -19,6 +19,8 @@ pub enum Cell {
     AtLeast(u64),
     /// Bytes.
     Bytes(u64),
+    /// What is known of bytes that are not known whole.
+    AtLeastBytes(u64),
     /// Milliseconds.
     Ms(f64),
     /// 10⁹ per second.
@@ -63,7 +65,8 @@ fn moved(l: &Layer, n: u64) -> Cell {
     match l.kind {
         Kind::Overhead => Cell::Blank,
         _ if l.unknown_traffic == 0 => Cell::Bytes(n),
-        _ => Cell::Unknown,
+        _ if l.unknown_traffic == l.nodes => Cell::Unknown,
+        _ => Cell::AtLeastBytes(n),
     }
 }
 fn plain(l: &Layer, n: u64) -> Cell {

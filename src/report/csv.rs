@@ -44,7 +44,7 @@ fn cell(c: &Cell) -> String {
     match c {
         Cell::Text(s) | Cell::Name(s) => guarded(s),
         Cell::Shape(s) => s.to_string(),
-        Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) => n.to_string(),
+        Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => n.to_string(),
         Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => v.to_string(),
         Cell::Flag(b) => b.to_string(),
         Cell::FusedInto(_) | Cell::Unknown | Cell::Blank => String::new(),

@@ -23,7 +23,7 @@ fn cell(c: &Cell) -> Value {
     match c {
         Cell::Text(s) | Cell::Name(s) => json!(s),
         Cell::Shape(s) => shape(s),
-        Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) => json!(n),
+        Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => json!(n),
         Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => json!(v),
         Cell::Flag(b) => json!(b),
         Cell::FusedInto(_) | Cell::Unknown | Cell::Blank => Value::Null,

@@ -13,6 +13,7 @@ pub fn cell(c: &Cell) -> String {
         Cell::Count(0) => "-".to_string(),
         Cell::Count(n) => si(*n),
         Cell::AtLeast(n) => format!("≥ {}", si(*n)),
+        Cell::AtLeastBytes(n) => format!("≥ {}", iec(*n)),
         Cell::Bytes(0) => "-".to_string(),
         Cell::Bytes(n) => iec(*n),
         Cell::Ms(v) => ms(*v),
@@ -32,13 +33,9 @@ pub fn display_name(l: &Layer, with_op: bool) -> String {
     if fixed {
         return printable(&l.name);
     }
-    let plain = |s: &str| -> String {
-        let letters = s.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase);
-        letters.collect::<String>().trim_end_matches(|c: char| c.is_ascii_digit()).to_string()
-    };
     let op = l.op.rsplit('.').next().unwrap_or(&l.op);
     let (last, parents) = l.path.split_last().map_or(("", &[][..]), |(a, b)| (a.as_str(), b));
-    let parts = if with_op && !parents.is_empty() && plain(last) == plain(op) { parents } else { &l.path };
+    let parts = if with_op && !parents.is_empty() && last.eq_ignore_ascii_case(op) { parents } else { &l.path };
     printable(&parts.join("."))
 }
 
@@ -171,6 +168,9 @@ pub fn classes(report: &Report) -> (Vec<&'static str>, Vec<Vec<String>>) {
     (head, rows)
 }
 
+/// Rows from which a table is called long.
+const LONG: usize = 150;
+
 /// What folding and hiding did to the rows, in words.
 pub fn remarks(report: &Report) -> Vec<String> {
     let mut out = Vec::new();
@@ -182,13 +182,16 @@ pub fn remarks(report: &Report) -> Vec<String> {
             "fused: done inside the step of an earlier row, which holds the time; --format csv names it.".to_string(),
         );
     }
+    if report.layers.len() > LONG {
+        out.push(format!("{} rows; --depth 2 sums them by module, --top 20 keeps the first.", report.layers.len()));
+    }
     let shown = report.layers.iter().filter(|l| l.kind == Kind::Static).count();
     let hidden = report.static_nodes.saturating_sub(shown);
     if hidden > 0 && report.layers.iter().all(|l| l.kind != Kind::Group) {
         out.push(format!("{} computed once when the model loads not shown.", plural(hidden, "node")));
     }
     if report.totals.unknown_nodes > 0 {
-        out.push("unknown: no cost rule applies; never counted as zero.".to_string());
+        out.push("unknown: no cost rule, or a size that only a run gives; never counted as zero.".to_string());
     }
     out
 }

@@ -79,7 +79,7 @@ pub fn view(mut report: Report, how: &View) -> Result<Report> {
 fn compare(a: &Cell, b: &Cell) -> std::cmp::Ordering {
     fn number(c: &Cell) -> Option<f64> {
         match c {
-            Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) => Some(*n as f64),
+            Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => Some(*n as f64),
             Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => Some(*v),
             Cell::Flag(b) => Some(f64::from(u8::from(*b))),
             Cell::Shape(s) => s.elements().map(|n| n as f64),
