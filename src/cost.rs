@@ -59,6 +59,102 @@ impl Add for Work {
     }
 }
 
+/// What is known of a count: at least `low`, at most `high`. Exact where the two are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// The least it can be.
+    pub low: u64,
+    /// The most it can be; `None` where nothing bounds it.
+    pub high: Option<u64>,
+}
+
+impl Span {
+    /// Nothing at all, exactly.
+    pub const ZERO: Span = Span::exact(0);
+    /// Anything.
+    pub const ANY: Span = Span { low: 0, high: None };
+
+    /// Exactly `n`.
+    pub const fn exact(n: u64) -> Span {
+        Span { low: n, high: Some(n) }
+    }
+    /// The count, where it is known.
+    pub fn known(self) -> Option<u64> {
+        self.high.filter(|&h| h == self.low)
+    }
+    /// What holds of either of two counts.
+    pub fn or(self, o: Span) -> Span {
+        Span { low: self.low.min(o.low), high: self.high.zip(o.high).map(|(a, b)| a.max(b)) }
+    }
+    /// The product of two counts.
+    pub fn times(self, o: Span) -> Span {
+        // Nothing times anything is nothing, also where the other has no bound.
+        let high = match (self.high, o.high) {
+            (Some(0), _) | (_, Some(0)) => Some(0),
+            (a, b) => a.zip(b).and_then(|(a, b)| a.checked_mul(b)),
+        };
+        Span { low: self.low.saturating_mul(o.low), high }
+    }
+}
+
+impl Add for Span {
+    type Output = Span;
+    fn add(self, o: Span) -> Span {
+        Span {
+            low: self.low.saturating_add(o.low),
+            high: self.high.zip(o.high).and_then(|(a, b)| a.checked_add(b)),
+        }
+    }
+}
+
+/// Arithmetic that is known in part: an If before it is taken, a loop of unknown length, an operator without a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkSpan {
+    /// Multiply-adds.
+    pub madds: Span,
+    /// Other floating-point operations.
+    pub other_flops: Span,
+}
+
+impl Default for WorkSpan {
+    fn default() -> WorkSpan {
+        WorkSpan::NONE
+    }
+}
+
+impl WorkSpan {
+    /// No arithmetic.
+    pub const NONE: WorkSpan = WorkSpan { madds: Span::ZERO, other_flops: Span::ZERO };
+    /// Any amount of both.
+    pub const ANY: WorkSpan = WorkSpan { madds: Span::ANY, other_flops: Span::ANY };
+
+    /// Known arithmetic.
+    pub fn exact(work: Work) -> WorkSpan {
+        WorkSpan { madds: Span::exact(work.madds), other_flops: Span::exact(work.other_flops) }
+    }
+    /// Whether both are known.
+    pub fn is_exact(&self) -> bool {
+        self.madds.known().is_some() && self.other_flops.known().is_some()
+    }
+    /// What holds of either of two.
+    #[must_use]
+    pub fn or(self, o: WorkSpan) -> WorkSpan {
+        WorkSpan { madds: self.madds.or(o.madds), other_flops: self.other_flops.or(o.other_flops) }
+    }
+    /// Everything `n` times.
+    #[must_use]
+    pub fn times(self, n: Span) -> WorkSpan {
+        WorkSpan { madds: self.madds.times(n), other_flops: self.other_flops.times(n) }
+    }
+}
+
+impl Add for WorkSpan {
+    type Output = WorkSpan;
+    fn add(self, o: WorkSpan) -> WorkSpan {
+        WorkSpan { madds: self.madds + o.madds, other_flops: self.other_flops + o.other_flops }
+    }
+}
+
 impl Sum for Work {
     fn sum<I: Iterator<Item = Work>>(iter: I) -> Work {
         iter.fold(Work::NONE, Add::add)
@@ -117,5 +213,16 @@ mod tests {
         assert_eq!(w.times(u64::MAX), None);
         assert_eq!(product([usize::MAX, usize::MAX, 0]), Some(0));
         assert_eq!(product([usize::MAX, usize::MAX]), None);
+    }
+
+    #[test]
+    fn spans_hold_whatever_is_inside() {
+        let (a, b) = (Span { low: 2, high: Some(5) }, Span { low: 1, high: None });
+        assert_eq!(a + b, Span { low: 3, high: None });
+        assert_eq!(a.or(Span::exact(7)), Span { low: 2, high: Some(7) });
+        assert_eq!(Span::exact(3).times(Span { low: 0, high: Some(2) }), Span { low: 0, high: Some(6) });
+        assert_eq!(Span::ZERO.times(Span::ANY), Span::ZERO);
+        assert_eq!(Span::exact(u64::MAX).times(Span::exact(2)).high, None);
+        assert_eq!((a.known(), Span::exact(4).known()), (None, Some(4)));
     }
 }

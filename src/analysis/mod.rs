@@ -1,19 +1,21 @@
 //! What a model should cost: one row per node, totals that are the sums of the rows, coverage always present.
 
 mod class;
+mod executed;
 mod liveness;
 mod params;
 mod verify;
 
 pub use class::{Class, class_of};
+pub use executed::{Ledger, execute};
 pub use liveness::peak_activation_bytes;
 pub use params::{Excluded, ParamCount, Why, learned};
 pub use verify::{Mismatch, Verified, verify};
 
-use crate::cost::{Traffic, Work};
-use crate::ir::{Graph, NodeId};
-use crate::ops::{Access, Charge};
-use crate::tensor::{DType, Shape};
+use crate::cost::{Span, Traffic, Work, WorkSpan};
+use crate::ir::{Graph, Node, NodeId};
+use crate::ops::{Access, Charge, CostCx};
+use crate::tensor::{DType, Fact, Shape};
 
 /// One node's cost on paper.
 #[derive(Debug, Clone)]
@@ -34,21 +36,39 @@ pub struct Row {
     pub shared_params: u64,
     /// Running statistics (BatchNormalization) first used here.
     pub statistics: u64,
-    /// Arithmetic, or unknown.
+    /// Arithmetic, as far as the rule tells.
     pub charge: Charge,
+    /// What is known of it where the rule does not tell all: bounds from the shapes.
+    pub span: WorkSpan,
     /// Compulsory traffic; `None` when a size is unknown.
     pub traffic: Option<Traffic>,
     /// Computed once per model, charged nothing per inference.
     pub is_static: bool,
+    /// Whether the arithmetic was found by running the model, not by its rule alone.
+    pub is_executed: bool,
+    /// The subgraphs it runs, with their own rows.
+    pub bodies: Vec<BodyCost>,
+}
+
+/// A subgraph of a control-flow node.
+#[derive(Debug, Clone)]
+pub struct BodyCost {
+    /// `then`, `else` or `body`.
+    pub name: &'static str,
+    /// How often it runs per inference.
+    pub rounds: Span,
+    /// Its rows: for one round, or over all rounds once it was executed.
+    pub rows: Vec<Row>,
+    /// Sum over its rows.
+    pub span: WorkSpan,
+    /// Whether the rows are those of a run.
+    pub is_executed: bool,
 }
 
 impl Row {
     /// The arithmetic, if known.
     pub fn work(&self) -> Option<Work> {
-        match self.charge {
-            Charge::Known(w) => Some(w),
-            Charge::Unknown => None,
-        }
+        self.charge.known()
     }
     /// FLOPs per byte of compulsory traffic; `None` when unknown or nothing moves.
     pub fn intensity(&self) -> Option<f64> {
@@ -68,6 +88,8 @@ pub struct Totals {
     pub statistics: u64,
     /// Arithmetic of the rows whose cost is known.
     pub work: Work,
+    /// What is known of the arithmetic of all rows together.
+    pub span: WorkSpan,
     /// Traffic of the rows whose traffic is known.
     pub traffic: Traffic,
     /// Rows.
@@ -76,8 +98,42 @@ pub struct Totals {
     pub unknown_nodes: usize,
     /// Rows whose traffic is unknown.
     pub unknown_traffic: usize,
+    /// How much of the model the totals cover.
+    pub coverage: Coverage,
     /// Largest sum of live activations over the execution order; `None` when a size is unknown.
     pub peak_activation_bytes: Option<u64>,
+}
+
+/// How much of what runs per inference has a known cost. Nodes computed once per model are not among it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Coverage {
+    /// Nodes that run per inference.
+    pub nodes: usize,
+    /// Of these, with known arithmetic.
+    pub known_nodes: usize,
+    /// Of the known ones, by running the model.
+    pub executed_nodes: usize,
+    /// Bytes moved by nodes whose traffic is known.
+    pub bytes: u64,
+    /// Of these, by nodes with known arithmetic.
+    pub known_bytes: u64,
+    /// Whether `bytes` is all there is; else the share of bytes is not known.
+    pub all_bytes_known: bool,
+}
+
+impl Coverage {
+    /// Share of nodes, 0 to 1; 1 for a model without nodes.
+    pub fn node_share(&self) -> f64 {
+        if self.nodes == 0 { 1.0 } else { self.known_nodes as f64 / self.nodes as f64 }
+    }
+    /// Share of bytes, 0 to 1; `None` where some traffic is unknown.
+    pub fn byte_share(&self) -> Option<f64> {
+        match (self.all_bytes_known, self.bytes) {
+            (false, _) => None,
+            (true, 0) => Some(1.0),
+            (true, bytes) => Some(self.known_bytes as f64 / bytes as f64),
+        }
+    }
 }
 
 /// A model's cost on paper.
@@ -94,11 +150,66 @@ pub struct Analysis {
 /// Counts a graph. Nothing is executed and no weight is read.
 pub fn analyze(graph: &Graph) -> Analysis {
     let params = learned(graph);
+    let rows = rows(graph, &params);
+    let mut analysis = Analysis { rows, totals: Totals::default(), params };
+    analysis.total(peak_activation_bytes(graph));
+    analysis
+}
+
+impl Analysis {
+    /// Sums the rows.
+    fn total(&mut self, peak_activation_bytes: Option<u64>) {
+        let mut totals = Totals {
+            nodes: self.rows.len(),
+            params: self.params.total,
+            param_bytes: self.params.bytes,
+            statistics: self.params.statistics,
+            peak_activation_bytes,
+            span: WorkSpan::NONE,
+            ..Totals::default()
+        };
+        let coverage = &mut totals.coverage;
+        coverage.all_bytes_known = true;
+        for row in &self.rows {
+            totals.span = totals.span + row.span;
+            match row.work() {
+                Some(work) => totals.work = totals.work + work,
+                None => totals.unknown_nodes += 1,
+            }
+            match row.traffic {
+                Some(t) => totals.traffic = totals.traffic + t,
+                None => totals.unknown_traffic += 1,
+            }
+            if row.is_static {
+                continue;
+            }
+            coverage.nodes += 1;
+            coverage.known_nodes += usize::from(row.work().is_some());
+            coverage.executed_nodes += usize::from(row.is_executed);
+            coverage.all_bytes_known &= row.traffic.is_some();
+            let bytes = row.traffic.map_or(0, |t| t.total());
+            coverage.bytes = coverage.bytes.saturating_add(bytes);
+            if row.work().is_some() {
+                coverage.known_bytes = coverage.known_bytes.saturating_add(bytes);
+            }
+        }
+        self.totals = totals;
+    }
+}
+
+/// One row per node.
+fn rows(graph: &Graph, params: &ParamCount) -> Vec<Row> {
     let mut rows = Vec::with_capacity(graph.nodes().len());
     for (id, node) in graph.iter() {
         let first = node.outputs.iter().flatten().next().map(|v| &graph.value(*v).fact);
         let domain = if node.domain.is_empty() || node.domain == "ai.onnx" { "" } else { &node.domain };
         let (new, shared, statistics) = params.of(id);
+        let bodies = body_costs(graph, node);
+        let traffic = match &bodies[..] {
+            [] => traffic(graph, node),
+            _ if node.is_static => Some(Traffic::default()),
+            bodies => body_traffic(bodies),
+        };
         rows.push(Row {
             node: id,
             name: node.name.clone(),
@@ -109,42 +220,85 @@ pub fn analyze(graph: &Graph) -> Analysis {
             shared_params: shared,
             statistics,
             charge: graph.charge(node),
-            traffic: traffic(graph, id),
+            span: graph.span(node),
+            traffic,
             is_static: node.is_static,
+            is_executed: false,
+            bodies,
         });
     }
-    let mut totals = Totals {
-        nodes: rows.len(),
-        params: params.total,
-        param_bytes: params.bytes,
-        statistics: params.statistics,
-        peak_activation_bytes: peak_activation_bytes(graph),
-        ..Totals::default()
-    };
-    for row in &rows {
-        match row.charge {
-            Charge::Known(work) => totals.work = totals.work + work,
-            Charge::Unknown => totals.unknown_nodes += 1,
+    rows
+}
+
+/// The subgraphs of a node with their rows.
+fn body_costs(graph: &Graph, node: &Node) -> Vec<BodyCost> {
+    let bodies = node.op.family().bodies();
+    if bodies.is_empty() {
+        return Vec::new();
+    }
+    let inputs = graph.rule_inputs(node);
+    let outputs: Vec<Option<&Fact>> = node.outputs.iter().map(|id| id.map(|id| &graph.value(id).fact)).collect();
+    let rounds = node.op.family().rounds(&CostCx { inputs: &inputs, outputs: &outputs });
+    let mut all: Vec<BodyCost> = bodies
+        .iter()
+        .zip(rounds)
+        .filter_map(|(body, (name, rounds))| {
+            let inner = body.as_any().downcast_ref::<Graph>()?;
+            let rows = rows(inner, &learned(inner));
+            let span = rows.iter().map(|r| r.span).fold(WorkSpan::NONE, |a, b| a + b);
+            Some(BodyCost { name, rounds, rows, span, is_executed: false })
+        })
+        .collect();
+    // Captures follow in the order of attribute names; people think of `then` first.
+    all.reverse();
+    all
+}
+
+/// What the bodies of a node move: known where each one's rounds and sizes are.
+fn body_traffic(bodies: &[BodyCost]) -> Option<Traffic> {
+    let mut sum = Traffic::default();
+    for body in bodies {
+        let rounds = body.rounds.known()?;
+        if rounds == 0 {
+            continue;
         }
-        match row.traffic {
-            Some(t) => totals.traffic = totals.traffic + t,
-            None => totals.unknown_traffic += 1,
+        let n = if body.is_executed { 1 } else { rounds };
+        for row in &body.rows {
+            let t = row.traffic?;
+            sum = sum
+                + Traffic {
+                    weight_bytes: t.weight_bytes.checked_mul(n)?,
+                    read_bytes: t.read_bytes.checked_mul(n)?,
+                    write_bytes: t.write_bytes.checked_mul(n)?,
+                };
         }
     }
-    Analysis { rows, totals, params }
+    Some(sum)
 }
 
 /// Compulsory traffic of a node: each operand read once, each result written once.
-fn traffic(graph: &Graph, id: NodeId) -> Option<Traffic> {
-    let node = graph.node(id);
+fn traffic(graph: &Graph, node: &Node) -> Option<Traffic> {
+    let bytes = |v: &Option<crate::ir::ValueId>| v.and_then(|v| graph.value(v).fact.bytes());
+    let elements = node.outputs.first().copied().flatten().and_then(|v| graph.value(v).fact.elements());
+    moved(graph, node, &|i| bytes(&node.inputs[i]), &|i| bytes(&node.outputs[i]), elements)
+}
+
+/// Compulsory traffic of a node whose operands have given sizes in bytes, and whose first output has `elements`.
+fn moved(
+    graph: &Graph,
+    node: &Node,
+    input: &dyn Fn(usize) -> Option<u64>,
+    output: &dyn Fn(usize) -> Option<u64>,
+    elements: Option<usize>,
+) -> Option<Traffic> {
     let access = node.op.family().access();
     if node.is_static || access == Access::View {
         return Some(Traffic::default());
     }
     let mut t = Traffic::default();
     let mut seen = Vec::with_capacity(node.inputs.len());
-    for v in node.outputs.iter().flatten() {
-        t.write_bytes = t.write_bytes.checked_add(graph.value(*v).fact.bytes()?)?;
+    for i in (0..node.outputs.len()).filter(|&i| node.outputs[i].is_some()) {
+        t.write_bytes = t.write_bytes.checked_add(output(i)?)?;
     }
     for (i, v) in node.inputs.iter().enumerate() {
         let Some(v) = *v else { continue };
@@ -154,11 +308,8 @@ fn traffic(graph: &Graph, id: NodeId) -> Option<Traffic> {
         seen.push(v);
         let value = graph.value(v);
         let bytes = match access {
-            Access::Selected if i == 0 => {
-                let out = node.outputs.first().copied().flatten()?;
-                value.fact.dtype?.bytes_of(graph.value(out).fact.elements()?)? as u64
-            }
-            _ => value.fact.bytes()?,
+            Access::Selected if i == 0 => value.fact.dtype?.bytes_of(elements?)? as u64,
+            _ => input(i)?,
         };
         let column = if value.is_static { &mut t.weight_bytes } else { &mut t.read_bytes };
         *column = column.checked_add(bytes)?;

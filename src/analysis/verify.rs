@@ -53,7 +53,7 @@ pub fn verify(
         match graph.charge(graph.node(id)) {
             Charge::Known(rule) if (rule.madds, rule.other_flops) == (counted.madds, counted.other) => seen.equal += 1,
             Charge::Known(rule) => seen.different.push(Mismatch { node: id, rule, counted }),
-            Charge::Unknown => seen.unruled.push((id, counted)),
+            Charge::Unknown | Charge::Between(_) => seen.unruled.push((id, counted)),
         }
         watch(id);
     })?;

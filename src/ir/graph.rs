@@ -1,5 +1,6 @@
 //! What a model is: typed nodes in topological order, values with facts. Immutable once built.
 
+use crate::cost::{Span, Work, WorkSpan};
 use crate::error::{Error, Result};
 use crate::ops::cast::Cast;
 use crate::ops::{Body, Charge, CostCx, EvalCx, Input, Op};
@@ -125,11 +126,35 @@ impl Graph {
     /// The cost rule's answer for a node: nothing for what is computed once per model.
     pub fn charge(&self, node: &Node) -> Charge {
         if node.is_static {
-            return Charge::Known(crate::cost::Work::NONE);
+            return Charge::FREE;
         }
         let inputs = self.rule_inputs(node);
         let outputs: Vec<Option<&Fact>> = node.outputs.iter().map(|id| id.map(|id| &self.value(id).fact)).collect();
         node.op.family().charge(&CostCx { inputs: &inputs, outputs: &outputs })
+    }
+    /// What can be said of a node's arithmetic when its rule cannot tell it all.
+    ///
+    /// Operators that only move, select, compare or combine elements have no multiply-adds, whatever the sizes. For an operator
+    /// without a rule the bound is one multiply-add per output element and input element: each result touches each operand
+    /// element at most once, which holds of every contraction (convolution, matrix product, attention).
+    pub fn span(&self, node: &Node) -> WorkSpan {
+        let charge = self.charge(node);
+        let mut span = charge.span();
+        if charge != Charge::Unknown {
+            return span;
+        }
+        if !node.op.multiplies() {
+            span.madds = Span::ZERO;
+        }
+        if matches!(node.op, Op::Opaque(_)) {
+            let elements = |v: &ValueId| self.value(*v).fact.elements().map(|n| n as u64);
+            let sum = |ids: &[Option<ValueId>]| {
+                ids.iter().flatten().map(elements).try_fold(0u64, |sum, n| sum.checked_add(n?))
+            };
+            let most = sum(&node.outputs).zip(sum(&node.inputs)).and_then(|(o, i)| o.checked_mul(i));
+            span = WorkSpan { madds: Span { low: 0, high: most }, other_flops: Span { low: 0, high: most } };
+        }
+        span
     }
     /// For each value, the last node that reads it; `None` for values nobody reads. Graph outputs are read by "the end",
     /// which is not a node: check [`Graph::outputs`] too.
@@ -166,14 +191,13 @@ impl Body for Graph {
         self.outputs.iter().map(|&id| self.value(id).fact.clone()).collect()
     }
     fn charge(&self) -> Charge {
-        let mut total = crate::cost::Work::NONE;
+        let mut total = Some(Work::NONE);
+        let mut span = WorkSpan::NONE;
         for node in &self.nodes {
-            match Graph::charge(self, node) {
-                Charge::Known(work) => total = total + work,
-                Charge::Unknown => return Charge::Unknown,
-            }
+            total = total.zip(Graph::charge(self, node).known()).map(|(a, b)| a + b);
+            span = span + self.span(node);
         }
-        Charge::Known(total)
+        total.map_or(Charge::Between(span), Charge::Known)
     }
     fn eval(&self, cx: &EvalCx, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         if cx.depth >= DEEPEST {

@@ -68,6 +68,11 @@ pub fn eval_node<'a>(
     }
     let cx = EvalCx { outputs: node.outputs.len(), ..*cx };
     let outputs = node.op.eval(&cx, &inputs).map_err(|e| e.at_node(&node.name, &node.op_type))?;
+    if let Some(observer) = cx.observer
+        && !node.is_static
+    {
+        observer.ran(graph, id.0 as usize, &inputs, &outputs);
+    }
     if outputs.len() < node.outputs.iter().rposition(Option::is_some).map_or(0, |i| i + 1) {
         return Err(Error::run(format!("made {} of {} outputs", outputs.len(), node.outputs.len()))
             .at_node(&node.name, &node.op_type));

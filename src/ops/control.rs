@@ -3,15 +3,16 @@
 //! <https://onnx.ai/onnx/operators/onnx__If.html>, <https://onnx.ai/onnx/operators/onnx__Loop.html>,
 //! <https://onnx.ai/onnx/operators/onnx__Scan.html>.
 //!
-//! Cost: what the subgraphs cost. If: the branch taken when the condition is a constant, else known only when both branches cost
-//! the same. Loop: the body times the trip count, when that is a constant and the body never stops early. Scan: the body times
-//! the length of the scanned axis. A node's inputs are followed by the values its bodies capture, body by body.
+//! Cost: what the subgraphs cost. If: the branch taken when the condition is a constant, else between the cheaper and the dearer
+//! branch. Loop: the body times the trip count, when that is a constant and the body never stops early; else between none and as
+//! many rounds as the trip count allows. Scan: the body times the length of the scanned axis. A node's inputs are followed by the values its bodies capture, body by body.
 
 use super::concat::concat;
 use super::dims::{axis, either, either_fact};
 use super::elements::{mapped_copy, whole_maps};
 use super::spec::{Attr, NodeSpec};
 use super::{Body, Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Input, Inputs, Op, Role, input, opt, sample};
+use crate::cost::{Span, Work, WorkSpan};
 use crate::error::{Error, Result};
 use crate::tensor::{Container, DType, Dim, Fact, Shape, Tensor};
 use std::any::Any;
@@ -216,26 +217,50 @@ impl Family for Control {
         }
     }
     fn charge(&self, cx: &CostCx) -> Charge {
+        let parts: Vec<(Charge, Span)> =
+            self.bodies().iter().zip(self.rounds(cx)).map(|(body, (_, n))| (body.charge(), n)).collect();
+        let exact = parts.iter().map(|(charge, n)| match (charge, n.known()) {
+            (_, Some(0)) => Some(Work::NONE),
+            (Charge::Known(Work::NONE), _) => Some(Work::NONE),
+            (Charge::Known(work), Some(n)) => work.times(n),
+            _ => None,
+        });
+        if let Some(work) = exact.sum::<Option<Work>>() {
+            return Charge::Known(work);
+        }
+        // One branch of an If runs, so equal branches are certain and different ones bound each other.
+        if let (Control::If { .. }, [(a, n), (b, _)]) = (self, &parts[..])
+            && n.known().is_none()
+        {
+            return if a == b && a.known().is_some() { *a } else { Charge::Between(a.span().or(b.span())) };
+        }
+        let span = parts.iter().map(|(charge, n)| charge.span().times(*n)).fold(WorkSpan::NONE, |a, b| a + b);
+        Charge::Between(span)
+    }
+    fn rounds(&self, cx: &CostCx) -> Vec<(&'static str, Span)> {
         let at = |i: usize| cx.inputs.get(i).copied().flatten();
-        let times = |body: &Arc<dyn Body>, n: Option<u64>| match (body.charge(), n) {
-            (_, Some(0)) => Charge::FREE,
-            (Charge::Known(work), Some(n)) => Charge::of(work.times(n)),
-            (Charge::Known(work), None) if work == crate::cost::Work::NONE => Charge::FREE,
-            _ => Charge::Unknown,
-        };
         match self {
-            Control::If { then_branch, else_branch } => {
-                let (a, b) = (then_branch.charge(), else_branch.charge());
-                match truth(at(0)) {
-                    Some(true) => a,
-                    Some(false) => b,
-                    None if a == b => a,
-                    None => Charge::Unknown,
-                }
+            Control::If { .. } => {
+                let taken = |want: bool| match truth(at(0)) {
+                    Some(condition) => Span::exact(u64::from(condition == want)),
+                    None => Span { low: 0, high: Some(1) },
+                };
+                vec![("else", taken(false)), ("then", taken(true))]
             }
-            Control::Loop(body) => times(body, trips(body, at(0), at(1))),
+            Control::Loop(body) => {
+                let limit = || {
+                    let limit = at(0)?.value?.to_i64s().ok()?.first().copied()?;
+                    Some(u64::try_from(limit).unwrap_or(0))
+                };
+                let rounds = match trips(body, at(0), at(1)) {
+                    Some(n) => Span::exact(n),
+                    None => Span { low: 0, high: limit() },
+                };
+                vec![("body", rounds)]
+            }
             Control::Scan(scan) => {
-                times(&scan.body, scan.length(&|i| at(i).map(|x| x.fact.shape.clone())).map(|n| n as u64))
+                let n = scan.length(&|i| at(i).map(|x| x.fact.shape.clone()));
+                vec![("body", n.map_or(Span::ANY, |n| Span::exact(n as u64)))]
             }
         }
     }

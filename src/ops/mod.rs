@@ -8,7 +8,7 @@ pub mod elements;
 pub mod spec;
 pub mod window;
 
-use crate::cost::Work;
+use crate::cost::{Span, Work, WorkSpan};
 use crate::error::{Error, Result};
 use crate::tensor::{Arith, DType, Fact, Shape, Tensor};
 use spec::NodeSpec;
@@ -101,6 +101,8 @@ impl<'a> CostCx<'a> {
 pub enum Charge {
     /// Exactly this.
     Known(Work),
+    /// Something between bounds: an If before a branch is taken, a loop whose length only a run tells.
+    Between(WorkSpan),
     /// The rule needs a size or trip count that only a run gives, or there is no rule.
     Unknown,
 }
@@ -111,6 +113,18 @@ impl Charge {
     /// `Known` from a rule that gives `None` where a size is unknown (or overflows).
     pub fn of(work: Option<Work>) -> Charge {
         work.map_or(Charge::Unknown, Charge::Known)
+    }
+    /// The arithmetic, where it is known.
+    pub fn known(&self) -> Option<Work> {
+        if let Charge::Known(work) = self { Some(*work) } else { None }
+    }
+    /// What is known of it.
+    pub fn span(&self) -> WorkSpan {
+        match self {
+            Charge::Known(work) => WorkSpan::exact(*work),
+            Charge::Between(span) => *span,
+            Charge::Unknown => WorkSpan::ANY,
+        }
     }
 }
 
@@ -140,13 +154,21 @@ pub enum Role {
 
 /// What evaluation needs besides inputs.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct EvalCx {
+pub struct EvalCx<'a> {
     /// Number type for float data.
     pub arith: Arith,
     /// Number of outputs the node names.
     pub outputs: usize,
     /// Depth of nested subgraph evaluation, to refuse endless recursion.
     pub depth: usize,
+    /// Told of every node that runs, those of subgraphs included.
+    pub observer: Option<&'a dyn Observer>,
+}
+
+/// Somebody who wants to know what really ran: sizes and branches that only a run tells.
+pub trait Observer: Debug {
+    /// Node number `node` of a graph (the [`Body`]) made `outputs` from `inputs`.
+    fn ran(&self, graph: &dyn Body, node: usize, inputs: &Inputs, outputs: &[Tensor]);
 }
 
 /// The inputs of an evaluation.
@@ -226,6 +248,10 @@ pub trait Family: Debug + Send + Sync {
     }
     /// Subgraphs, in the order their captures follow the node's inputs.
     fn bodies(&self) -> Vec<Arc<dyn Body>> {
+        Vec::new()
+    }
+    /// For each of [`Family::bodies`]: what it is (`then`, `else`, `body`) and how often it runs.
+    fn rounds(&self, _cx: &CostCx) -> Vec<(&'static str, Span)> {
         Vec::new()
     }
 }
@@ -403,6 +429,35 @@ pub fn lookup(domain: &str, name: &str) -> Option<&'static Entry> {
 }
 
 impl Op {
+    /// Whether the operator may hold multiply-adds of the matrix core. Those that certainly do not are listed, so that a size that
+    /// only a run tells leaves the MAdds of a model exact.
+    pub fn multiplies(&self) -> bool {
+        !matches!(
+            self,
+            Op::Norm(_)
+                | Op::Pool(_)
+                | Op::Softmax(_)
+                | Op::Reshape(_)
+                | Op::Transpose(_)
+                | Op::Concat(_)
+                | Op::Slice(_)
+                | Op::Expand(_)
+                | Op::Gather(_)
+                | Op::Scatter(_)
+                | Op::Arrange(_)
+                | Op::Select(_)
+                | Op::Cast(_)
+                | Op::Unary(_)
+                | Op::Binary(_)
+                | Op::Constant(_)
+                | Op::Random(_)
+                | Op::Reduce(_)
+                | Op::Resize(_)
+                | Op::Quant(_)
+                | Op::Sequence(_)
+        )
+    }
+
     /// The typed operator of a node; [`Op::Opaque`] when the table has no row for it.
     ///
     /// # Errors

@@ -251,10 +251,7 @@ impl Family for QLinear {
                 QLinear::MatMul { requantize } => {
                     let at = |i: usize| cx.inputs.get(i).copied().flatten();
                     let pair = CostCx { inputs: &[at(p.x[0]), at(p.w?[0])], outputs: cx.outputs };
-                    match PRODUCT.charge(&pair) {
-                        Charge::Known(work) => Some(work.and_other(o.checked_mul(requantized(*requantize))?)),
-                        Charge::Unknown => None,
-                    }
+                    Some(PRODUCT.charge(&pair).known()?.and_other(o.checked_mul(requantized(*requantize))?))
                 }
                 // Each operand is dequantised at its own size, before broadcasting.
                 QLinear::Pair { .. } => {
