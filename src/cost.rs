@@ -100,10 +100,7 @@ impl Span {
 impl Add for Span {
     type Output = Span;
     fn add(self, o: Span) -> Span {
-        Span {
-            low: self.low.saturating_add(o.low),
-            high: self.high.zip(o.high).and_then(|(a, b)| a.checked_add(b)),
-        }
+        Span { low: self.low.saturating_add(o.low), high: self.high.zip(o.high).and_then(|(a, b)| a.checked_add(b)) }
     }
 }
 
@@ -131,6 +128,10 @@ impl WorkSpan {
     /// Known arithmetic.
     pub fn exact(work: Work) -> WorkSpan {
         WorkSpan { madds: Span::exact(work.madds), other_flops: Span::exact(work.other_flops) }
+    }
+    /// FLOPs: `2·madds + other_flops`.
+    pub fn flops(&self) -> Span {
+        self.madds.times(Span::exact(2)) + self.other_flops
     }
     /// Whether both are known.
     pub fn is_exact(&self) -> bool {

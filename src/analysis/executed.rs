@@ -129,6 +129,7 @@ fn settle(rows: &mut [Row], graph: &Graph, ledger: &Ledger, all: bool) {
             }
             row.traffic = body_traffic(&row.bodies);
         }
+        row.activation_madds = super::activation_madds(graph, node, row);
         if let Some(s) = seen.filter(|s| row.output_shape.concrete().is_none() && s.shape.concrete().is_some()) {
             row.output_shape = s.shape;
         }

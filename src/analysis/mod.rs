@@ -3,12 +3,14 @@
 mod class;
 mod executed;
 mod liveness;
+mod operands;
 mod params;
 mod verify;
 
 pub use class::{Class, class_of};
 pub use executed::{Ledger, execute};
 pub use liveness::peak_activation_bytes;
+pub use operands::{Operands, operands_of};
 pub use params::{Excluded, ParamCount, Why, learned};
 pub use verify::{Mismatch, Verified, verify};
 
@@ -16,6 +18,7 @@ use crate::cost::{Span, Traffic, Work, WorkSpan};
 use crate::ir::{Graph, Node, NodeId};
 use crate::ops::{Access, Charge, CostCx};
 use crate::tensor::{DType, Fact, Shape};
+use std::collections::BTreeMap;
 
 /// One node's cost on paper.
 #[derive(Debug, Clone)]
@@ -44,6 +47,10 @@ pub struct Row {
     pub traffic: Option<Traffic>,
     /// Computed once per model, charged nothing per inference.
     pub is_static: bool,
+    /// What its multiply-adds multiply; `None` for operators without any, and for control flow.
+    pub operands: Option<Operands>,
+    /// Of its multiply-adds, those between two activations: attention scores and their application.
+    pub activation_madds: u64,
     /// Whether the arithmetic was found by running the model, not by its rule alone.
     pub is_executed: bool,
     /// The subgraphs it runs, with their own rows.
@@ -98,6 +105,8 @@ pub struct Totals {
     pub unknown_nodes: usize,
     /// Rows whose traffic is unknown.
     pub unknown_traffic: usize,
+    /// Of the known multiply-adds, those between two activations.
+    pub activation_madds: u64,
     /// How much of the model the totals cover.
     pub coverage: Coverage,
     /// Largest sum of live activations over the execution order; `None` when a size is unknown.
@@ -172,6 +181,7 @@ impl Analysis {
         coverage.all_bytes_known = true;
         for row in &self.rows {
             totals.span = totals.span + row.span;
+            totals.activation_madds = totals.activation_madds.saturating_add(row.activation_madds);
             match row.work() {
                 Some(work) => totals.work = totals.work + work,
                 None => totals.unknown_nodes += 1,
@@ -194,6 +204,29 @@ impl Analysis {
             }
         }
         self.totals = totals;
+    }
+}
+
+impl Analysis {
+    /// Multiply-adds by the element types they multiply, the largest first; subgraphs included.
+    pub fn madds_by_type(&self) -> Vec<(Operands, u64)> {
+        fn add(rows: &[Row], n: u64, sums: &mut BTreeMap<Operands, u64>) {
+            for row in rows {
+                for body in &row.bodies {
+                    let rounds = if body.is_executed { 1 } else { body.rounds.known().unwrap_or(0) };
+                    add(&body.rows, n.saturating_mul(rounds), sums);
+                }
+                if let (Some(operands), Some(work)) = (row.operands, row.work()) {
+                    let sum = sums.entry(Operands { weighted: false, ..operands }).or_default();
+                    *sum = sum.saturating_add(work.madds.saturating_mul(n));
+                }
+            }
+        }
+        let mut sums = BTreeMap::new();
+        add(&self.rows, 1, &mut sums);
+        let mut sums: Vec<(Operands, u64)> = sums.into_iter().filter(|(_, n)| *n > 0).collect();
+        sums.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+        sums
     }
 }
 
@@ -224,10 +257,52 @@ fn rows(graph: &Graph, params: &ParamCount) -> Vec<Row> {
             traffic,
             is_static: node.is_static,
             is_executed: false,
+            operands: operands_of(graph, node),
+            activation_madds: 0,
             bodies,
         });
+        if let Some(row) = rows.last_mut() {
+            row.activation_madds = activation_madds(graph, node, row);
+        }
     }
     rows
+}
+
+/// Multiply-adds of a row between two activations.
+fn activation_madds(graph: &Graph, node: &Node, row: &Row) -> u64 {
+    let Some(madds) = row.work().map(|w| w.madds) else { return 0 };
+    if !row.bodies.is_empty() {
+        let inner = |b: &BodyCost| -> u64 {
+            let n = if b.is_executed { 1 } else { b.rounds.known().unwrap_or(0) };
+            b.rows.iter().map(|r| r.activation_madds).fold(0, u64::saturating_add).saturating_mul(n)
+        };
+        return row.bodies.iter().map(inner).fold(0, u64::saturating_add).min(madds);
+    }
+    match row.operands {
+        None => 0,
+        Some(_) if class_of(graph, node) == Class::Attention => {
+            // The packed form projects its input by a weight first: one multiply-add per row of the input and weight element.
+            let elements = |i: usize| -> Option<u64> {
+                let value = graph.value(node.inputs.get(i).copied().flatten()?);
+                Some(value.fact.elements()? as u64)
+            };
+            let width = || -> Option<u64> {
+                let fact = &graph.value(node.inputs.first().copied().flatten()?).fact;
+                fact.shape.dims()?.last().copied().flatten().map(|n| n.max(1) as u64)
+            };
+            let projects =
+                matches!(node.op_type.as_str(), "Attention" | "QAttention") && node.domain == "com.microsoft";
+            let projected = || Some((elements(0)? / width()?).saturating_mul(elements(1)?));
+            if projects { madds.saturating_sub(projected().unwrap_or(0)) } else { madds }
+        }
+        Some(operands) => {
+            if operands.weighted {
+                0
+            } else {
+                madds
+            }
+        }
+    }
 }
 
 /// The subgraphs of a node with their rows.

@@ -46,7 +46,7 @@ Environment:
   COLUMNS         width of tables (default: the terminal's, 120 in a pipe)
   NO_COLOR        no colours in help and messages (tables never have any)
 
-Exit codes: 0 fine, 1 a check failed (count --verify), 2 usage or input error.";
+Exit codes: 0 fine, 1 a check failed (count --verify, --min-coverage), 2 usage or input error.";
 
 /// Subcommands.
 #[derive(Debug, Subcommand)]
@@ -88,6 +88,9 @@ pub struct ModelArgs {
     /// Set the whole shape of an input: --input-shape images=1x3x224x224
     #[arg(long = "input-shape", value_name = "NAME=SHAPE", value_parser = parse_shape)]
     pub shapes: Vec<(String, Vec<usize>)>,
+    /// Fix the value of a small input, so that shapes and branches that depend on it are known: --value sr=16000
+    #[arg(long = "value", value_name = "NAME=V", value_parser = parse_value)]
+    pub values: Vec<(String, Vec<f64>)>,
     /// Leave out notes and progress
     #[arg(long, short)]
     pub quiet: bool,
@@ -126,6 +129,9 @@ pub struct ViewArgs {
     /// Fail (exit code 2) if the cost of any node is unknown
     #[arg(long)]
     pub strict: bool,
+    /// Fail (exit code 1) unless at least this share of nodes, and of bytes and time where known, has a known cost
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub min_coverage: Option<f64>,
 }
 
 /// How measurements are made.
@@ -206,6 +212,13 @@ pub struct CountArgs {
     /// Execute the model once with numbers that count what is done to them and compare every layer (exit code 1 if one differs)
     #[arg(long)]
     pub verify: bool,
+    /// Run the model once on its reference kernels and count what only a run tells: branches taken, rounds of loops,
+    /// sizes that depend on the data
+    #[arg(long)]
+    pub executed: bool,
+    /// Inputs for --executed and --verify: an .npz archive with an array per graph input (made up if not given)
+    #[arg(long, short, value_name = "X.npz")]
+    pub input: Option<PathBuf>,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -307,6 +320,11 @@ impl ModelArgs {
                 return Err(Error::usage(format!("--input-shape gives '{name}' two shapes")));
             }
         }
+        for (name, value) in &self.values {
+            if bindings.values.insert(name.clone(), value.clone()).is_some_and(|other| other != *value) {
+                return Err(Error::usage(format!("--value gives '{name}' two values")));
+            }
+        }
         Ok(bindings)
     }
 }
@@ -334,6 +352,25 @@ fn parse_dim(text: &str) -> Result<(String, usize), String> {
     match size.trim().parse::<usize>() {
         Ok(n) if n > 0 && !name.is_empty() => Ok((name.to_string(), n)),
         _ => Err("must be NAME=N with N a whole number of at least 1, for example batch=1".into()),
+    }
+}
+
+fn parse_value(text: &str) -> Result<(String, Vec<f64>), String> {
+    let wrong = "must be NAME=V with a number, true or false, or numbers separated by commas";
+    let (name, list) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or(wrong)?;
+    let number = |t: &str| match t.trim() {
+        "true" => Some(1.0),
+        "false" => Some(0.0),
+        t => t.parse::<f64>().ok(),
+    };
+    let values: Option<Vec<f64>> = list.trim().trim_matches(['[', ']']).split(',').map(number).collect();
+    Ok((name.to_string(), values.ok_or(wrong)?))
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches(['%', ' ']).parse::<f64>() {
+        Ok(p) if (0.0..=100.0).contains(&p) => Ok(p),
+        _ => Err("must be a percentage from 0 to 100".into()),
     }
 }
 

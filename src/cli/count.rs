@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ir::Model;
 use crate::report::conventions::{self, Convention};
 use crate::report::{Source, compose};
+use crate::tensor::Tensor;
 use crate::units::{exact, plural};
 
 /// Counts and reports.
@@ -14,9 +15,18 @@ use crate::units::{exact, plural};
 /// # Errors
 /// If the model cannot be read or built, or `--strict` meets an unknown cost.
 pub fn run(args: &CountArgs) -> Result<u8> {
-    let format = output::format(&args.output)?;
-    let (loaded, model) = load::model(&args.model)?;
-    let analysis = analysis::analyze(&model.graph);
+    output::format(&args.output)?;
+    if args.input.is_some() && !args.executed && !args.verify {
+        return Err(Error::usage("--input goes with --executed or --verify: counting alone reads no data"));
+    }
+    let (loaded, model, given) = load::model_and_inputs(&args.model, args.input.as_deref())?;
+    let mut analysis = analysis::analyze(&model.graph);
+    let undecided = analysis.totals.unknown_nodes + analysis.totals.unknown_traffic;
+    if args.executed && undecided == 0 {
+        note(args.model.quiet, "--executed: every cost is known without a run");
+    } else if args.executed {
+        settle(args.model.quiet, &model, &mut analysis, &inputs(&model, given.clone())?)?;
+    }
     strict(&args.view, &analysis)?;
     let conventions = asked(&args.view, &model, &analysis)?;
     for text in &model.notes {
@@ -36,9 +46,54 @@ pub fn run(args: &CountArgs) -> Result<u8> {
         conventions,
         warnings: Vec::new(),
     });
-    let _ = format;
+    let covered = covered(&args.view, &report);
     output::show(report, Some(&args.view), &args.output)?;
-    if args.verify { verify(args.model.quiet, &model, &analysis) } else { Ok(FINE) }
+    if args.verify && verify(args.model.quiet, &model, &analysis, inputs(&model, given)?)? != FINE {
+        return Ok(CHECK_FAILED);
+    }
+    Ok(covered)
+}
+
+/// The inputs of a run: those given, or made up.
+fn inputs(model: &Model, given: Option<Vec<(String, Tensor)>>) -> Result<Vec<Tensor>> {
+    given.map_or_else(|| load::made_up_inputs(model), |given| super::run::ordered(&model.graph, given))
+}
+
+/// Runs the model once and fills in what only a run tells.
+///
+/// # Errors
+/// If the model does not fit into memory or a kernel fails.
+pub fn settle(quiet: bool, model: &Model, analysis: &mut Analysis, inputs: &[Tensor]) -> Result<()> {
+    load::check_memory(analysis, 1)?;
+    crate::engine::refuse_unknown(&model.graph)?;
+    let progress = Progress::new("counting by a run", quiet);
+    let total = analysis.totals.work.flops().max(1) as f64;
+    let mut done = 0.0;
+    let pairs = model.graph.inputs().iter().copied().zip(inputs.iter().cloned());
+    let ledger = analysis::execute(&model.graph, pairs, &mut |id| {
+        done += analysis.rows[id.0 as usize].work().map_or(0.0, |w| w.flops() as f64);
+        progress.tell(done / total);
+    })?;
+    analysis.settle(&model.graph, &ledger);
+    Ok(())
+}
+
+/// The exit code of `--min-coverage`; says on stderr what fell short.
+pub fn covered(view: &ViewArgs, report: &crate::report::Report) -> u8 {
+    let Some(asked) = view.min_coverage else { return FINE };
+    let c = &report.totals.coverage;
+    let shares = [("nodes", Some(c.node_share())), ("bytes", c.byte_share()), ("time", report.time_coverage)];
+    let short: Vec<String> = shares
+        .iter()
+        .filter_map(|(what, share)| {
+            share.filter(|s| s * 100.0 < asked).map(|s| format!("{:.2} % of {what}", s * 100.0))
+        })
+        .collect();
+    if short.is_empty() {
+        return FINE;
+    }
+    output::complain(&format!("--min-coverage {asked}: the counts cover only {}", short.join(", ")));
+    CHECK_FAILED
 }
 
 /// Refuses unknown costs if asked to.
@@ -73,9 +128,8 @@ pub fn asked(view: &ViewArgs, model: &Model, analysis: &Analysis) -> Result<Vec<
 }
 
 /// Runs the proof by counting and says on stderr how it went.
-fn verify(quiet: bool, model: &Model, analysis: &Analysis) -> Result<u8> {
+fn verify(quiet: bool, model: &Model, analysis: &Analysis, inputs: Vec<Tensor>) -> Result<u8> {
     load::check_memory(analysis, 2)?;
-    let inputs = load::made_up_inputs(model)?;
     let progress = Progress::new("proving counts by execution", quiet);
     let total = analysis.totals.work.flops().max(1) as f64;
     let mut done = 0.0;

@@ -60,6 +60,24 @@ pub fn model(args: &ModelArgs) -> Result<(Loaded, Model)> {
     Ok((loaded, model))
 }
 
+/// As [`model`], with arrays from a file: free dims are bound to their shapes.
+///
+/// # Errors
+/// As [`model`], or if the file cannot be read.
+pub fn model_and_inputs(
+    args: &ModelArgs,
+    file: Option<&Path>,
+) -> Result<(Loaded, Model, Option<Vec<(String, Tensor)>>)> {
+    let given = file.map(crate::tensor::npz::read).transpose()?;
+    let mut bindings = args.bindings()?;
+    let loaded = load(&args.model)?;
+    if let Some(given) = &given {
+        bindings_of(&loaded.spec, given, &mut bindings);
+    }
+    let model = build(&loaded, &bindings)?;
+    Ok((loaded, model, given))
+}
+
 /// Builds what was loaded.
 ///
 /// # Errors

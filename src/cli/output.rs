@@ -55,6 +55,7 @@ pub fn show(report: Report, view: Option<&ViewArgs>, args: &OutputArgs) -> Resul
         top: view.and_then(|v| v.top),
         group_blocks: format.for_people && view.is_some_and(|v| !v.all),
         hide_static: format.for_people && view.is_some_and(|v| !v.all),
+        show_bodies: format.for_people && view.is_some_and(|v| v.depth.is_none()),
     };
     let report = report::view(report, &how)?;
     let bytes = (format.render)(&report, &Look { width: super::width() })?;

@@ -15,12 +15,8 @@ use std::sync::Arc;
 /// If the model or the inputs cannot be read, an input is missing or does not fit, or a kernel fails.
 pub fn run(args: &RunArgs) -> Result<u8> {
     let quiet = args.model.quiet;
-    let given = args.input.as_deref().map_or(Ok(Vec::new()), npz::read)?;
-    let mut bindings = args.model.bindings()?;
-    let loaded = load::load(&args.model.model)?;
-    load::bindings_of(&loaded.spec, &given, &mut bindings);
-    let model = load::build(&loaded, &bindings)?;
-    let inputs = ordered(&model.graph, given)?;
+    let (_, model, given) = load::model_and_inputs(&args.model, args.input.as_deref())?;
+    let inputs = ordered(&model.graph, given.unwrap_or_default())?;
     for text in &model.notes {
         note(quiet, text);
     }

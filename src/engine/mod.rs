@@ -4,6 +4,7 @@
 //! vector kernels and a thread pool. In both, steps cover nodes, and the covers partition the nodes that run per inference.
 
 pub mod pool;
+pub use reference::refuse_unknown;
 
 mod arena;
 mod meaning;

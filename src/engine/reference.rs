@@ -38,7 +38,10 @@ impl Reference {
 }
 
 /// An unknown operator cannot run; said before anything is prepared.
-pub(super) fn refuse_unknown(graph: &Graph) -> Result<()> {
+///
+/// # Errors
+/// If the graph holds one.
+pub fn refuse_unknown(graph: &Graph) -> Result<()> {
     for node in graph.nodes() {
         if let Op::Opaque(_) = &node.op {
             let domain = if node.domain.is_empty() { "ai.onnx" } else { &node.domain };

@@ -4,7 +4,9 @@
 //! operators' own reference kernels, so that every later shape is a number.
 
 use super::graph::{Graph, Node, NodeId, Source, Value, ValueId};
+use super::inline::inline;
 use crate::error::{Error, Result};
+use crate::ops::control::Refused;
 use crate::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
 use crate::ops::{Body, EvalCx, Infer, Op};
 use crate::tensor::{Container, DType, Fact, Shape, Tensor};
@@ -18,6 +20,8 @@ pub struct Bindings {
     pub dims: BTreeMap<String, usize>,
     /// Whole input shapes (`--input-shape x=1x3x224x224`).
     pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Values of small inputs (`--value sr=16000`): they become constants, so what depends on them is decided.
+    pub values: BTreeMap<String, Vec<f64>>,
 }
 
 /// A model ready for analysis and execution.
@@ -48,13 +52,59 @@ pub fn build(spec: &ModelSpec, bindings: &Bindings) -> Result<Model> {
         )));
     }
     let mut notes = spec.notes.clone();
-    let (facts, bound) = bind_inputs(&spec.graph, bindings, &mut notes)?;
+    let fixed = with_values(&spec.graph, &bindings.values)?;
+    let top = fixed.as_ref().unwrap_or(&spec.graph);
+    let (facts, bound) = bind_inputs(top, bindings, &mut notes)?;
     let mut scopes = Vec::new();
-    let built = build_graph(&spec.graph, &mut scopes, Formals::Facts(facts))?;
+    let built = build_graph(top, &mut scopes, Formals::Facts(facts))?;
+    notes.extend(built.notes);
     Ok(Model { graph: built.graph, opsets: spec.opsets.clone(), producer: spec.producer.clone(), bound, notes })
 }
 
 // ---------------------------------------------------------------------------------------------------------------- inputs
+
+/// The graph with inputs of given value turned into constants; `None` when there are none.
+fn with_values(graph: &GraphSpec, values: &BTreeMap<String, Vec<f64>>) -> Result<Option<GraphSpec>> {
+    if values.is_empty() {
+        return Ok(None);
+    }
+    let mut graph = graph.clone();
+    for (name, numbers) in values {
+        let Some(at) = graph.inputs.iter().position(|v| v.name == *name) else {
+            let known: Vec<&str> = graph.inputs.iter().map(|v| v.name.as_str()).collect();
+            return Err(Error::usage(format!("--value: the model has no input '{name}'"))
+                .hint(format!("its inputs are: {}", known.join(", "))));
+        };
+        let input = graph.inputs.remove(at);
+        let dtype = input
+            .dtype
+            .filter(|d| *d != DType::Str)
+            .ok_or_else(|| Error::usage(format!("--value {name}: the input's element type takes no numbers")))?;
+        let free = |d: &DimSpec| !matches!(d, DimSpec::Size(_));
+        let dims: Vec<usize> = match &input.shape {
+            // One free dim takes the length of the list.
+            Some(dims) if dims.iter().filter(|d| free(d)).count() <= 1 => {
+                let rest: usize = dims.iter().map(|d| if let DimSpec::Size(n) = d { *n } else { 1 }).product();
+                let open = numbers.len() / rest.max(1);
+                dims.iter().map(|d| if let DimSpec::Size(n) = d { *n } else { open }).collect()
+            }
+            Some(_) => {
+                return Err(Error::usage(format!("--value {name}: the input has several free dims"))
+                    .hint("only small inputs can be fixed; --input gives whole arrays"));
+            }
+            None if numbers.len() == 1 => Vec::new(),
+            None => vec![numbers.len()],
+        };
+        let wide = Tensor::from_vec(numbers.clone(), &dims).map_err(|_| {
+            let want = Shape::known(&dims);
+            Error::usage(format!("--value {name}: {} numbers for a shape of {want}", numbers.len()))
+        })?;
+        let value = crate::ops::cast::cast(&wide, dtype, true)?;
+        graph.initializers.retain(|(n, _)| n != name);
+        graph.initializers.push((name.clone(), value));
+    }
+    Ok(Some(graph))
+}
 
 /// Whether a dim's name says "batch": what exporters and people write, and the names exporters make up.
 fn is_batch_name(name: &str) -> bool {
@@ -216,9 +266,12 @@ struct Scope {
     /// Outer values captured, in capture order, as ids of the enclosing scope.
     captured: Vec<ValueId>,
     node_names: HashSet<String>,
+    /// What the user should know; kept in the outermost scope.
+    notes: Vec<String>,
 }
 
 struct Built {
+    notes: Vec<String>,
     graph: Graph,
     captured: Vec<ValueId>,
 }
@@ -275,7 +328,7 @@ fn build_graph(spec: &GraphSpec, scopes: &mut Vec<Scope>, formals: Formals) -> R
     let scope = scopes.pop();
     result?;
     let scope = scope.unwrap_or_default();
-    Ok(Built { graph: scope.graph, captured: scope.captured })
+    Ok(Built { notes: scope.notes, graph: scope.graph, captured: scope.captured })
 }
 
 fn fill_graph(spec: &GraphSpec, scopes: &mut Vec<Scope>, level: usize, formals: Formals) -> Result<()> {
@@ -294,16 +347,46 @@ fn fill_graph(spec: &GraphSpec, scopes: &mut Vec<Scope>, level: usize, formals: 
     }
     let hints: HashMap<&str, &ValueSpec> =
         spec.value_info.iter().chain(&spec.outputs).map(|v| (v.name.as_str(), v)).collect();
-    for index in topological_order(spec)? {
-        let node = &spec.nodes[index];
-        add_node(node, scopes, level, &hints).map_err(|e| e.at_node(&node.name, &node.op_type))?;
-    }
+    add_nodes(spec, scopes, level, &hints)?;
     for v in &spec.outputs {
         let id = resolve(scopes, level, &v.name)
             .ok_or_else(|| Error::input(format!("output '{}' is produced by no node", v.name)))?;
         scopes[level].graph.outputs.push(id);
     }
     Ok(())
+}
+
+/// Adds a graph's nodes in order. The branch of an If that is decided now takes the If's place.
+fn add_nodes(spec: &GraphSpec, scopes: &mut Vec<Scope>, level: usize, hints: &HashMap<&str, &ValueSpec>) -> Result<()> {
+    for index in topological_order(spec)? {
+        let node = &spec.nodes[index];
+        let at_node = |e: Error| e.at_node(&node.name, &node.op_type);
+        let Some(branch) = decided_branch(node, scopes, level) else {
+            add_node(node, scopes, level, hints).map_err(at_node)?;
+            continue;
+        };
+        let later: HashSet<&str> = spec.nodes.iter().flat_map(|n| n.outputs.iter().map(String::as_str)).collect();
+        let inlined = inline(node, branch, &|name| later.contains(name) || scopes[level].names.contains_key(name));
+        for (name, t) in inlined.initializers {
+            scopes[level].add_constant(&name, t).map_err(at_node)?;
+        }
+        let inner_hints = inlined.graph.value_info.iter().map(|v| (v.name.as_str(), v));
+        add_nodes(&inlined.graph, scopes, level, &inner_hints.collect())?;
+    }
+    Ok(())
+}
+
+/// The branch of an If whose condition is known now, if it gives all the node's outputs.
+fn decided_branch<'a>(node: &'a NodeSpec, scopes: &mut [Scope], level: usize) -> Option<&'a GraphSpec> {
+    if node.op_type != "If" || !(node.domain.is_empty() || node.domain == "ai.onnx") || node.inputs.len() != 1 {
+        return None;
+    }
+    let condition = resolve(scopes, level, &node.inputs[0])?;
+    let value = scopes[level].graph.values[condition.0 as usize].constant.as_ref()?;
+    let holds = *value.to_i64s().ok()?.first()? != 0;
+    let attr = if holds { "then_branch" } else { "else_branch" };
+    let Some(Attr::Graph(branch)) = node.attrs.get(attr) else { return None };
+    (branch.inputs.is_empty() && branch.outputs.len() == node.outputs.len()).then_some(branch)
 }
 
 /// The fact a declaration gives by itself; free dims are unknown.
@@ -448,7 +531,9 @@ fn build_bodies(
     let scan_inputs = spec.opt_size("num_scan_inputs")?.unwrap_or(0);
     let scan_axes = spec.opt_ints("scan_input_axes")?.unwrap_or_default();
     // In attribute-name order, which for If is else_branch, then_branch: `Family::bodies` uses the same order.
-    for attr in spec.attrs.values_mut() {
+    let spec_name = spec.name.clone();
+    let mut refused = false;
+    'attrs: for (name, attr) in &mut spec.attrs {
         let Attr::Graph(graph) = attr else { continue };
         let (mut formals, states): (Vec<Fact>, std::ops::Range<usize>) = match op_type.as_str() {
             "Loop" => {
@@ -473,7 +558,19 @@ fn build_bodies(
         };
         // State shapes may change from one iteration to the next; what changes becomes unknown, until nothing does.
         let built = loop {
-            let built = build_graph(graph, scopes, Formals::Positional(formals.clone()))?;
+            let built = match build_graph(graph, scopes, Formals::Positional(formals.clone())) {
+                Err(error) if op_type == "If" && !refused => {
+                    refused = true;
+                    let branch = name.trim_end_matches("_branch");
+                    scopes[0].notes.push(format!(
+                        "the {branch} branch of '{}' does not fit these shapes and is taken as the one not taken: {error}",
+                        spec_name
+                    ));
+                    *attr = Attr::Body(Arc::new(Refused { error, outputs: graph.outputs.len() }));
+                    continue 'attrs;
+                }
+                built => built?,
+            };
             let skip = usize::from(op_type == "Loop");
             let results = built.graph.output_facts();
             let mut changed = false;

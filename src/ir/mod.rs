@@ -2,6 +2,7 @@
 
 mod builder;
 mod graph;
+mod inline;
 pub mod interp;
 
 pub use builder::{Bindings, Model, build};

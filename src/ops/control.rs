@@ -109,6 +109,47 @@ impl Control {
     }
 }
 
+/// A branch that contradicts the shapes at hand: it can only be the one not taken. Some models hold a branch per sampling rate or
+/// image size.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub error: Error,
+    /// How many results it would give.
+    pub outputs: usize,
+}
+
+impl Body for Refused {
+    fn formals(&self) -> usize {
+        0
+    }
+    fn captures(&self) -> usize {
+        0
+    }
+    fn output_facts(&self) -> Vec<Fact> {
+        vec![Fact::unknown(); self.outputs]
+    }
+    fn charge(&self) -> Charge {
+        Charge::FREE
+    }
+    fn eval(&self, _cx: &EvalCx, _inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        Err(self.error.clone().hint("the input that decides between the branches took this one: fix it with --value NAME=V or --input"))
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Which way an If goes, if that is certain: its condition is known, or one branch cannot run.
+fn way(condition: Option<Input>, then_branch: &Arc<dyn Body>, else_branch: &Arc<dyn Body>) -> Option<bool> {
+    let refused = |b: &Arc<dyn Body>| b.as_any().is::<Refused>();
+    truth(condition).or(match (refused(then_branch), refused(else_branch)) {
+        (false, true) => Some(true),
+        (true, false) => Some(false),
+        _ => None,
+    })
+}
+
 /// The first element of a constant condition.
 fn truth(x: Option<Input>) -> Option<bool> {
     x?.value?.to_i64s().ok()?.first().map(|&v| v != 0)
@@ -172,7 +213,7 @@ impl Family for Control {
                         return Err(Error::input(say).at_attribute(branch));
                     }
                 }
-                Ok(match truth(cx.opt(0)) {
+                Ok(match way(cx.opt(0), then_branch, else_branch) {
                     Some(true) => a,
                     Some(false) => b,
                     None => a.iter().zip(&b).map(|(a, b)| either_fact(a, b)).collect(),
@@ -240,8 +281,8 @@ impl Family for Control {
     fn rounds(&self, cx: &CostCx) -> Vec<(&'static str, Span)> {
         let at = |i: usize| cx.inputs.get(i).copied().flatten();
         match self {
-            Control::If { .. } => {
-                let taken = |want: bool| match truth(at(0)) {
+            Control::If { then_branch, else_branch } => {
+                let taken = |want: bool| match way(at(0), then_branch, else_branch) {
                     Some(condition) => Span::exact(u64::from(condition == want)),
                     None => Span { low: 0, high: Some(1) },
                 };
@@ -511,8 +552,25 @@ mod tests {
         let unknown = [None, None, None];
         for case in cases().iter().filter(|c| c.node.op_type != "Scan") {
             let charge = of(case).family().charge(&CostCx { inputs: &unknown, outputs: &[] });
-            assert_eq!(charge, Charge::Unknown, "{}", case.node.op_type);
+            assert!(matches!(charge, Charge::Between(_)), "{}: {charge:?}", case.node.op_type);
+            let bounded = charge.span().other_flops.high.is_some();
+            assert_eq!(bounded, case.node.op_type == "If", "one of two branches has a bound, a loop of unknown length none");
         }
+    }
+
+    #[test]
+    fn an_undecided_if_costs_between_its_branches_and_a_refused_branch_decides_it() {
+        let doubled = |n: usize| -> Arc<dyn Body> {
+            let outputs = vec![(0, true)];
+            Arc::new(Doubling { formals: vec![], outputs, captures: vec![Fact::of(DType::F32, &[n])] })
+        };
+        let cx = CostCx { inputs: &[None], outputs: &[] };
+        let undecided = Control::If { then_branch: doubled(3), else_branch: doubled(5) };
+        assert_eq!(undecided.charge(&cx).span().other_flops, Span { low: 3, high: Some(5) });
+        let refused = Arc::new(Refused { error: Error::input("does not fit"), outputs: 1 });
+        let decided = Control::If { then_branch: doubled(3), else_branch: refused };
+        assert_eq!(decided.charge(&cx), Charge::Known(Work::other(3)));
+        assert_eq!(decided.rounds(&cx), [("else", Span::exact(0)), ("then", Span::exact(1))]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The columns of the layer table: one list, used by every format. Keys are a contract; new columns go to the end.
 
 use super::model::{Kind, Layer, Report, Time};
+use crate::cost::Span;
 use crate::engine::Path;
 use crate::tensor::Shape;
 
@@ -17,6 +18,8 @@ pub enum Cell {
     Count(u64),
     /// What is known of a count that is not known whole: a lower bound.
     AtLeast(u64),
+    /// A count between bounds.
+    Between(Span),
     /// Bytes.
     Bytes(u64),
     /// What is known of bytes that are not known whole.
@@ -53,6 +56,22 @@ pub struct Column {
     pub get: fn(&Layer, &Report) -> Cell,
 }
 
+fn spanned(l: &Layer, span: Span) -> Cell {
+    match (l.kind, span.known(), span) {
+        (Kind::Overhead, ..) => Cell::Blank,
+        (_, Some(n), _) => Cell::Count(n),
+        (_, None, Span { low: 0, high: None }) => Cell::Unknown,
+        (_, None, Span { low, high: None }) => Cell::AtLeast(low),
+        (_, None, span) => Cell::Between(span),
+    }
+}
+/// A bound of a count that is not known; blank where it is, or where there is no bound.
+fn bound(l: &Layer, span: Span, bound: Option<u64>) -> Cell {
+    match bound {
+        Some(n) if l.kind != Kind::Overhead && span.known().is_none() => Cell::Count(n),
+        _ => Cell::Blank,
+    }
+}
 fn counted(l: &Layer, n: u64) -> Cell {
     match l.kind {
         Kind::Overhead => Cell::Blank,
@@ -105,7 +124,7 @@ pub static COLUMNS: &[Column] = &[
     Column { key: "params", title: Some("Params"), yields: 2, measured: false, get: |l, _| plain(l, l.params) },
     Column { key: "shared_params", title: None, yields: 0, measured: false, get: |l, _| plain(l, l.shared_params) },
     Column { key: "statistics", title: None, yields: 0, measured: false, get: |l, _| plain(l, l.statistics) },
-    Column { key: "madds", title: Some("MAdds"), yields: 0, measured: false, get: |l, _| counted(l, l.work.madds) },
+    Column { key: "madds", title: Some("MAdds"), yields: 0, measured: false, get: |l, _| spanned(l, l.span.madds) },
     Column {
         key: "useful_madds",
         title: None,
@@ -113,8 +132,8 @@ pub static COLUMNS: &[Column] = &[
         measured: false,
         get: |l, _| counted(l, l.work.useful_madds),
     },
-    Column { key: "other_flops", title: None, yields: 0, measured: false, get: |l, _| counted(l, l.work.other_flops) },
-    Column { key: "flops", title: Some("FLOPs"), yields: 8, measured: false, get: |l, _| counted(l, l.work.flops()) },
+    Column { key: "other_flops", title: None, yields: 0, measured: false, get: |l, _| spanned(l, l.span.other_flops) },
+    Column { key: "flops", title: Some("FLOPs"), yields: 8, measured: false, get: |l, _| spanned(l, l.span.flops()) },
     Column {
         key: "weight_bytes",
         title: None,
@@ -177,7 +196,48 @@ pub static COLUMNS: &[Column] = &[
         get: |l, _| l.kernel.clone().map_or(Cell::Blank, Cell::Text),
     },
     Column { key: "nodes", title: None, yields: 0, measured: false, get: |l, _| Cell::Count(l.nodes as u64) },
+    Column {
+        key: "operands",
+        title: None,
+        yields: 0,
+        measured: false,
+        get: |l, _| l.operands.clone().map_or(Cell::Blank, Cell::Text),
+    },
+    Column {
+        key: "activation_madds",
+        title: None,
+        yields: 0,
+        measured: false,
+        get: |l, _| counted(l, l.activation_madds),
+    },
+    Column {
+        key: "madds_low",
+        title: None,
+        yields: 0,
+        measured: false,
+        get: |l, _| bound(l, l.span.madds, Some(l.span.madds.low)),
+    },
+    Column {
+        key: "madds_high",
+        title: None,
+        yields: 0,
+        measured: false,
+        get: |l, _| bound(l, l.span.madds, l.span.madds.high),
+    },
+    Column { key: "basis", title: None, yields: 0, measured: false, get: |l, _| basis(l) },
 ];
+
+/// What a row's counts rest on.
+fn basis(l: &Layer) -> Cell {
+    let word = match l.kind {
+        Kind::Overhead => return Cell::Blank,
+        _ if l.unknown_nodes == 0 && l.is_executed => "executed",
+        _ if l.unknown_nodes == 0 => "rule",
+        _ if l.unknown_nodes < l.nodes || l.span.madds.low > 0 => "partial",
+        _ => "unknown",
+    };
+    Cell::Text(word.to_string())
+}
 
 /// Whether a column says something in this report.
 pub fn applies(column: &Column, report: &Report) -> bool {
@@ -201,6 +261,8 @@ pub fn total_row(report: &Report) -> Layer {
         params: t.params,
         statistics: t.statistics,
         work: t.work,
+        span: t.span,
+        activation_madds: t.activation_madds,
         traffic: t.traffic,
         nodes: t.nodes,
         unknown_nodes: t.unknown_nodes,

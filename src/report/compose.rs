@@ -1,7 +1,7 @@
 //! The one place where what was counted and what was measured meet.
 
 use super::conventions::Convention;
-use super::model::{ClassRow, Kind, Latency, Layer, ModelInfo, Port, Report, Time};
+use super::model::{BodyRows, ClassRow, Kind, Latency, Layer, ModelInfo, Port, Report, Time};
 use super::{findings, hierarchy};
 use crate::analysis::{Analysis, Class, class_of};
 use crate::cost::Work;
@@ -59,7 +59,7 @@ pub fn compose(source: Source) -> Report {
         let (r, o) = (measured(Path::Reference)?, measured(Path::Optimized)?);
         (o.stats.median > 0.0).then(|| r.stats.median / o.stats.median)
     });
-    let mut layers = rows(graph, analysis);
+    let mut layers = rows(graph, &analysis.rows);
     let mut overhead = Vec::new();
     for profile in source.profiles {
         attribute(&mut layers, &mut overhead, graph, profile);
@@ -86,6 +86,8 @@ pub fn compose(source: Source) -> Report {
         command: source.command,
         model: info(&source.name, source.path, source.model),
         totals: analysis.totals,
+        time_coverage: time_coverage(&layers, main),
+        madds_by_type: analysis.madds_by_type().into_iter().map(|(o, n)| (o.name(), n)).collect(),
         static_nodes: layers.iter().filter(|l| l.kind == Kind::Static).count(),
         not_learned: not_learned.into_iter().collect(),
         classes: classes(&layers, main, total_ms, total_madds),
@@ -119,10 +121,29 @@ fn info(name: &str, path: Option<String>, model: &Model) -> ModelInfo {
     }
 }
 
+/// Share of the measured time of nodes that is spent in nodes of known cost.
+fn time_coverage(layers: &[Layer], main: Option<Path>) -> Option<f64> {
+    let time = |known: bool| -> f64 {
+        layers.iter().filter(|l| !known || l.unknown_nodes == 0).filter_map(|l| l.main_ms(main)).sum()
+    };
+    let all = time(false);
+    (all > 0.0).then(|| time(true) / all)
+}
+
 /// One row per node, without times.
-fn rows(graph: &Graph, analysis: &Analysis) -> Vec<Layer> {
+fn rows(graph: &Graph, analysis: &[crate::analysis::Row]) -> Vec<Layer> {
     let row = |r: &crate::analysis::Row| {
         let node = graph.node(r.node);
+        let inner = node.op.family().bodies();
+        let bodies = r.bodies.iter().zip(inner.iter().rev()).filter_map(|(b, inner)| {
+            Some(BodyRows {
+                name: b.name,
+                rounds: b.rounds,
+                span: b.span,
+                is_executed: b.is_executed,
+                layers: rows(inner.as_any().downcast_ref()?, &b.rows),
+            })
+        });
         let kind = if r.is_static { Kind::Static } else { Kind::Layer };
         Layer {
             path: hierarchy::path(node),
@@ -134,6 +155,11 @@ fn rows(graph: &Graph, analysis: &Analysis) -> Vec<Layer> {
             shared_params: r.shared_params,
             statistics: r.statistics,
             work: r.work().unwrap_or(Work::NONE),
+            span: r.span,
+            is_executed: r.is_executed,
+            operands: r.operands.filter(|_| r.work().is_none_or(|w| w.madds > 0)).map(|o| o.name()),
+            activation_madds: r.activation_madds,
+            bodies: bodies.collect(),
             traffic: r.traffic.unwrap_or_default(),
             nodes: 1,
             unknown_nodes: usize::from(r.work().is_none()),
@@ -141,7 +167,7 @@ fn rows(graph: &Graph, analysis: &Analysis) -> Vec<Layer> {
             ..Layer::empty(kind, &r.name)
         }
     };
-    analysis.rows.iter().map(row).collect()
+    analysis.iter().map(row).collect()
 }
 
 /// Gives each step's time to its first node, points its other nodes there, and keeps what belongs to no node as overhead.

@@ -47,7 +47,7 @@ fn cell(c: &Cell) -> String {
         Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => n.to_string(),
         Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => v.to_string(),
         Cell::Flag(b) => b.to_string(),
-        Cell::FusedInto(_) | Cell::Unknown | Cell::Blank => String::new(),
+        Cell::FusedInto(_) | Cell::Between(_) | Cell::Unknown | Cell::Blank => String::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::Look;
 use super::columns::{COLUMNS, Cell};
 use super::model::{Latency, Layer, Port, Report, SCHEMA};
+use crate::cost::Span;
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
 use serde_json::{Map, Value, json};
@@ -19,6 +20,11 @@ fn shape(s: &Shape) -> Value {
     s.dims().map_or(Value::Null, |d| json!(d))
 }
 
+/// A count that may be known in part: `{"low", "high"}`, `high` null where nothing bounds it.
+fn span(s: Span) -> Value {
+    json!({ "low": s.low, "high": s.high })
+}
+
 fn cell(c: &Cell) -> Value {
     match c {
         Cell::Text(s) | Cell::Name(s) => json!(s),
@@ -26,7 +32,7 @@ fn cell(c: &Cell) -> Value {
         Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => json!(n),
         Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => json!(v),
         Cell::Flag(b) => json!(b),
-        Cell::FusedInto(_) | Cell::Unknown | Cell::Blank => Value::Null,
+        Cell::FusedInto(_) | Cell::Between(_) | Cell::Unknown | Cell::Blank => Value::Null,
     }
 }
 
@@ -34,6 +40,19 @@ fn layer(l: &Layer, report: &Report) -> Value {
     let mut map = Map::new();
     for column in COLUMNS {
         map.insert(column.key.to_string(), cell(&(column.get)(l, report)));
+    }
+    if !l.bodies.is_empty() {
+        let body = |b: &super::model::BodyRows| {
+            json!({
+                "name": b.name,
+                "rounds": span(b.rounds),
+                "rows_are": if b.is_executed { "sums of a run" } else { "one round" },
+                "madds": span(b.span.madds),
+                "other_flops": span(b.span.other_flops),
+                "layers": b.layers.iter().map(|l| layer(l, report)).collect::<Vec<_>>(),
+            })
+        };
+        map.insert("bodies".into(), l.bodies.iter().map(body).collect());
     }
     Value::Object(map)
 }
@@ -100,6 +119,21 @@ fn document(report: &Report) -> Value {
             "statistics": t.statistics,
             "static_nodes": report.static_nodes,
             "unknown_traffic_nodes": t.unknown_traffic,
+            "madds_range": span(t.span.madds),
+            "other_flops_range": span(t.span.other_flops),
+            "activation_madds": t.activation_madds,
+            "weight_madds": t.work.madds - t.activation_madds.min(t.work.madds),
+            "madds_by_type": report.madds_by_type.iter().map(|(k, n)| (k.clone(), json!(n))).collect::<Map<_, _>>(),
+            "coverage": {
+                "nodes": t.coverage.nodes,
+                "known_nodes": t.coverage.known_nodes,
+                "executed_nodes": t.coverage.executed_nodes,
+                "node_share": t.coverage.node_share(),
+                "bytes": t.coverage.bytes,
+                "known_bytes": t.coverage.known_bytes,
+                "byte_share": t.coverage.byte_share(),
+                "time_share": report.time_coverage,
+            },
         },
         "layers": report.layers.iter().map(|l| layer(l, report)).collect::<Vec<_>>(),
         "overhead": report.overhead.iter().map(|l| layer(l, report)).collect::<Vec<_>>(),

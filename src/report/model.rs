@@ -2,7 +2,7 @@
 
 use super::conventions::Convention;
 use crate::analysis::{Class, Totals};
-use crate::cost::{Traffic, Work};
+use crate::cost::{Span, Traffic, Work, WorkSpan};
 use crate::engine::Path;
 use crate::measure::Stats;
 use crate::measure::host::Host;
@@ -25,6 +25,8 @@ pub enum Kind {
     Group,
     /// A repeated block, or what `--top` left out, summed.
     Rest,
+    /// A subgraph of the control-flow node above it: shown, but part of that node's numbers.
+    Body,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             Kind::Overhead => "overhead",
             Kind::Group => "group",
             Kind::Rest => "rest",
+            Kind::Body => "body",
         }
     }
 }
@@ -83,6 +86,16 @@ pub struct Layer {
     pub statistics: u64,
     /// Arithmetic of what is known.
     pub work: Work,
+    /// What is known of all its arithmetic.
+    pub span: WorkSpan,
+    /// Whether a run told what its rules could not.
+    pub is_executed: bool,
+    /// Element types its multiply-adds multiply.
+    pub operands: Option<String>,
+    /// Multiply-adds between two activations.
+    pub activation_madds: u64,
+    /// Subgraphs with their own rows; their numbers are part of this row's.
+    pub bodies: Vec<BodyRows>,
     /// Traffic of what is known.
     pub traffic: Traffic,
     /// Nodes in this row.
@@ -107,6 +120,21 @@ pub struct Layer {
     pub madds_per_s: Option<f64>,
 }
 
+/// A subgraph of a control-flow node.
+#[derive(Debug, Clone)]
+pub struct BodyRows {
+    /// `then`, `else` or `body`.
+    pub name: &'static str,
+    /// How often it runs per inference.
+    pub rounds: Span,
+    /// What is known of the sum of its rows.
+    pub span: WorkSpan,
+    /// Whether the rows are sums over a run, rather than one round.
+    pub is_executed: bool,
+    /// Its rows.
+    pub layers: Vec<Layer>,
+}
+
 impl Layer {
     /// A row of `kind` with no content.
     pub fn empty(kind: Kind, name: &str) -> Layer {
@@ -122,6 +150,11 @@ impl Layer {
             shared_params: 0,
             statistics: 0,
             work: Work::NONE,
+            span: WorkSpan::NONE,
+            is_executed: false,
+            operands: None,
+            activation_madds: 0,
+            bodies: Vec::new(),
             traffic: Traffic::default(),
             nodes: 0,
             unknown_nodes: 0,
@@ -231,6 +264,10 @@ pub struct Report {
     pub model: ModelInfo,
     /// Sums.
     pub totals: Totals,
+    /// Share of the time of the main path spent in nodes of known cost.
+    pub time_coverage: Option<f64>,
+    /// Multiply-adds by the element types they multiply, the largest first.
+    pub madds_by_type: Vec<(String, u64)>,
     /// Of the nodes, computed once per model.
     pub static_nodes: usize,
     /// Constants that do not count as learned: reason and elements.

@@ -2,6 +2,7 @@
 
 use super::columns::Cell;
 use super::model::{Kind, Latency, Layer, Report, Time};
+use crate::cost::Span;
 use crate::error::printable;
 use crate::units::{exact, iec, ms, percent, plural, rate, si};
 
@@ -12,6 +13,9 @@ pub fn cell(c: &Cell) -> String {
         Cell::Shape(s) => s.to_string(),
         Cell::Count(0) => "-".to_string(),
         Cell::Count(n) => si(*n),
+        // The bounds are in the totals and, for machines, in columns of their own.
+        Cell::Between(s) if s.low == 0 => "unknown".to_string(),
+        Cell::Between(s) => format!("≥ {}", si(s.low)),
         Cell::AtLeast(n) => format!("≥ {}", si(*n)),
         Cell::AtLeastBytes(n) => format!("≥ {}", iec(*n)),
         Cell::Bytes(0) => "-".to_string(),
@@ -72,16 +76,27 @@ pub fn heading(report: &Report) -> String {
 /// The exact totals, as (label, exact value, remark).
 pub fn totals(report: &Report) -> Vec<(String, String, String)> {
     let t = &report.totals;
-    let bound = if t.unknown_nodes > 0 { "≥ " } else { "" };
     let mut out = Vec::new();
     let mut params = iec(t.param_bytes);
     if t.statistics > 0 {
         params.push_str(&format!("; BatchNorm statistics {} more", exact(t.statistics)));
     }
     out.push(("Params".into(), exact(t.params), params));
-    out.push(("MAdds".into(), format!("{bound}{}", exact(t.work.madds)), "multiply-adds (MACs)".into()));
-    let other = format!("2 x MAdds + {} other", exact(t.work.other_flops));
-    out.push(("FLOPs".into(), format!("{bound}{}", exact(t.work.flops())), other));
+    let mut madds = "multiply-adds (MACs)".to_string();
+    if let Some(remark) = bounds(t.span.madds) {
+        madds.push_str(&remark);
+    }
+    if t.activation_madds > 0 && t.activation_madds < t.work.madds {
+        let weights = exact(t.work.madds - t.activation_madds);
+        madds.push_str(&format!("; {weights} with weights, {} between activations", exact(t.activation_madds)));
+    }
+    out.push(("MAdds".into(), at_least(t.span.madds), madds));
+    if report.madds_by_type.len() > 1 || report.madds_by_type.iter().any(|(k, _)| k != "float32 x float32") {
+        let types: Vec<String> = report.madds_by_type.iter().map(|(k, n)| format!("{k} {}", exact(*n))).collect();
+        out.push(("  by type".into(), String::new(), types.join(", ")));
+    }
+    let other = format!("2 x MAdds + {} other", at_least(t.span.other_flops));
+    out.push(("FLOPs".into(), at_least(t.span.flops()), other));
     let b = &t.traffic;
     let split = format!("weights {}, read {}, written {}", iec(b.weight_bytes), iec(b.read_bytes), iec(b.write_bytes));
     let bound = if t.unknown_traffic > 0 { "≥ " } else { "" };
@@ -93,13 +108,39 @@ pub fn totals(report: &Report) -> Vec<(String, String, String)> {
     if report.static_nodes > 0 {
         nodes.push(format!("{} computed once when the model loads", report.static_nodes));
     }
-    let unknown = t.unknown_nodes;
-    nodes.push(if unknown == 0 { "all costs known".into() } else { format!("{unknown} of unknown cost") });
+    let (unknown, c) = (t.unknown_nodes, &t.coverage);
+    let run = if c.executed_nodes > 0 { format!(", {} from a run", c.executed_nodes) } else { String::new() };
+    nodes.push(if unknown == 0 { format!("all costs known{run}") } else { format!("{unknown} of unknown cost{run}") });
     out.push(("Nodes".into(), exact(t.nodes as u64), nodes.join(", ")));
+    if unknown > 0 {
+        let bytes = c.byte_share().map_or("unknown share of bytes".into(), |s| format!("{} of bytes", share(s)));
+        let time = report.time_coverage.map_or(String::new(), |s| format!(", {} of time", share(s)));
+        let text = format!("of nodes, {bytes}{time} have a known cost");
+        out.push(("Coverage".into(), share(c.node_share()), text));
+    }
     for c in &report.conventions {
         out.push((c.name.to_string(), exact(c.value), c.words.to_string()));
     }
     out
+}
+
+/// A share that is 100 % only when it is all.
+fn share(s: f64) -> String {
+    if s < 1.0 { percent(s.min(0.999)) } else { "100 %".into() }
+}
+
+/// A count, or the least it can be.
+fn at_least(s: Span) -> String {
+    if s.known().is_some() { exact(s.low) } else { format!("≥ {}", exact(s.low)) }
+}
+
+/// What bounds a count from above when it is not known.
+fn bounds(s: Span) -> Option<String> {
+    match (s.known(), s.high) {
+        (Some(_), _) => None,
+        (None, Some(high)) => Some(format!(", at most {}", exact(high))),
+        (None, None) => Some(", with no upper bound".to_string()),
+    }
 }
 
 /// The latency lines, as (path, sentence).

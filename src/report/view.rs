@@ -19,6 +19,8 @@ pub struct View {
     pub group_blocks: bool,
     /// Leave out rows of nodes computed once per model.
     pub hide_static: bool,
+    /// Put a row for each subgraph under its node, and unless static rows are hidden, the subgraph's own rows too.
+    pub show_bodies: bool,
 }
 
 /// Names that `--sort` takes.
@@ -71,8 +73,55 @@ pub fn view(mut report: Report, how: &View) -> Result<Report> {
         sum.path = Vec::new();
         rows.push(sum);
     }
+    if how.show_bodies {
+        rows = with_bodies(rows, how.hide_static);
+    }
     report.layers = rows;
     Ok(report)
+}
+
+/// Subgraphs as rows under their nodes. They are part of the node's numbers, not further ones.
+fn with_bodies(rows: Vec<Layer>, short: bool) -> Vec<Layer> {
+    let mut out = Vec::with_capacity(rows.len());
+    for mut l in rows {
+        let bodies = std::mem::take(&mut l.bodies);
+        let name = l.name.clone();
+        out.push(l);
+        for body in bodies {
+            let rounds = match (body.name, body.rounds.known(), body.rounds.high) {
+                ("body", Some(n), _) => format!(" ({n} rounds)"),
+                ("body", None, Some(n)) => format!(" (one round of at most {n})"),
+                ("body", None, None) => " (one round of an unknown number)".to_string(),
+                (_, Some(0), _) => " (not taken)".to_string(),
+                (_, Some(1), _) => " (taken)".to_string(),
+                (_, Some(n), _) => format!(" (taken {n} times)"),
+                _ => String::new(),
+            };
+            // A known number of rounds is multiplied out, as in the node's own row; an unknown one cannot be.
+            let times =
+                if body.is_executed { 1 } else { body.rounds.known().filter(|_| body.name == "body").unwrap_or(1) };
+            let mut row = Layer::empty(Kind::Body, &format!("{name} › {}{rounds}", body.name));
+            row.nodes = body.layers.len();
+            row.span = body.span.times(crate::cost::Span::exact(times));
+            row.unknown_nodes = body.layers.iter().map(|l| l.unknown_nodes).sum();
+            row.unknown_traffic = body.layers.iter().map(|l| l.unknown_traffic).sum();
+            for l in &body.layers {
+                row.work = row.work + l.work;
+                row.traffic = row.traffic + l.traffic;
+                row.params += l.params;
+            }
+            row.op = crate::units::plural(row.nodes, "node");
+            out.push(row);
+            if !short {
+                let inner = with_bodies(body.layers, short).into_iter().map(|l| {
+                    let name = format!("{name} › {} › {}", body.name, l.name);
+                    Layer { kind: Kind::Body, name, path: Vec::new(), ..l }
+                });
+                out.extend(inner);
+            }
+        }
+    }
+    out
 }
 
 /// Numbers largest first, names in alphabetical order, what has no value last.
@@ -80,6 +129,7 @@ fn compare(a: &Cell, b: &Cell) -> std::cmp::Ordering {
     fn number(c: &Cell) -> Option<f64> {
         match c {
             Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => Some(*n as f64),
+            Cell::Between(s) => Some(s.high.unwrap_or(s.low) as f64),
             Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => Some(*v),
             Cell::Flag(b) => Some(f64::from(u8::from(*b))),
             Cell::Shape(s) => s.elements().map(|n| n as f64),
@@ -110,6 +160,9 @@ fn merge(kind: Kind, name: String, rows: &[Layer], main: Option<Path>) -> Layer 
         sum.shared_params += l.shared_params;
         sum.statistics += l.statistics;
         sum.work = sum.work + l.work;
+        sum.span = sum.span + l.span;
+        sum.is_executed |= l.is_executed;
+        sum.activation_madds = sum.activation_madds.saturating_add(l.activation_madds);
         sum.traffic = sum.traffic + l.traffic;
         sum.nodes += l.nodes;
         sum.unknown_nodes += l.unknown_nodes;
@@ -130,6 +183,9 @@ fn merge(kind: Kind, name: String, rows: &[Layer], main: Option<Path>) -> Layer 
         // A module's output is its last row's.
         sum.output_shape = rows.last().and_then(|l| l.output_shape.clone());
         sum.output_dtype = rows.last().and_then(|l| l.output_dtype);
+        if same(&|l| format!("{:?}", l.operands)) {
+            sum.operands.clone_from(&first.operands);
+        }
         if same(&|l| format!("{:?}", l.kernel)) {
             sum.kernel.clone_from(&first.kernel);
         }
@@ -175,6 +231,7 @@ fn same_work(a: &Layer, b: &Layer) -> bool {
         == (b.kind, &b.op, b.class, &b.output_shape, b.output_dtype)
         && (a.params, a.shared_params, a.statistics, a.work, a.traffic)
             == (b.params, b.shared_params, b.statistics, b.work, b.traffic)
+        && (a.span, &a.operands, a.bodies.len(), b.bodies.len()) == (b.span, &b.operands, 0, 0)
         && (a.unknown_nodes, a.unknown_traffic, &a.kernel) == (b.unknown_nodes, b.unknown_traffic, &b.kernel)
         && (fused(&a.reference), fused(&a.optimized)) == (fused(&b.reference), fused(&b.optimized))
 }
