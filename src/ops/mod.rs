@@ -375,6 +375,10 @@ families! {
     Rnn: rnn;
     /// Softmax, LogSoftmax, Hardmax.
     Softmax: softmax;
+    /// Classification losses.
+    Loss: loss;
+    /// Fourier transforms, windows.
+    Signal: signal;
     /// Reshape, Flatten, Squeeze, Unsqueeze.
     Reshape: reshape;
     /// Transpose, DepthToSpace, SpaceToDepth.

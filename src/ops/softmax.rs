@@ -124,16 +124,7 @@ impl Softmax {
     fn row<T: Num>(&self, x: &mut [T]) {
         match self.kind {
             Kind::Soft => softmax(x),
-            Kind::Log => {
-                let max = maximum(x);
-                let mut sum = T::zero();
-                for v in x.iter_mut() {
-                    *v = *v - max;
-                    sum = sum + v.exp();
-                }
-                let log = sum.apply(f64::ln);
-                x.iter_mut().for_each(|v| *v = *v - log);
-            }
+            Kind::Log => log_softmax(x),
             Kind::Hard => {
                 let (mut best, mut at) = (T::of(f64::NEG_INFINITY), 0);
                 for (i, &v) in x.iter().enumerate() {
@@ -162,6 +153,18 @@ pub fn softmax<T: Num>(x: &mut [T]) {
         sum = sum + *v;
     }
     x.iter_mut().for_each(|v| *v = *v / sum);
+}
+
+/// Logarithm of the softmax of a row in place: 5 FLOPs per element and one more.
+pub fn log_softmax<T: Num>(x: &mut [T]) {
+    let max = maximum(x);
+    let mut sum = T::zero();
+    for v in x.iter_mut() {
+        *v = *v - max;
+        sum = sum + v.exp();
+    }
+    let log = sum.apply(f64::ln);
+    x.iter_mut().for_each(|v| *v = *v - log);
 }
 
 fn cases() -> Vec<Case> {
