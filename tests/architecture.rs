@@ -44,6 +44,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prettytable", &["src/report/table.rs"]),
     ("prost", &["src/onnx/"]),
     ("protobuf", &["src/onnx/write.rs"]),
+    ("regex_lite", &["src/ops/strings.rs"]),
     ("serde_json", &["src/cli/conformance.rs", "src/report/json.rs", "src/zoo/"]),
     ("tempfile", &["src/files.rs", "src/onnx/", "src/tensor/npz.rs"]),
     ("terminal_size", &["src/cli/mod.rs"]),

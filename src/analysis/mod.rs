@@ -370,7 +370,9 @@ fn moved(
     if node.is_static || access == Access::View {
         return Some(Traffic::default());
     }
-    let mut t = Traffic::default();
+    let held = node.op.family().held();
+    let weight_bytes = held.learned.checked_add(held.statistics)?.checked_mul(held.width)?;
+    let mut t = Traffic { weight_bytes, ..Traffic::default() };
     let mut seen = Vec::with_capacity(node.inputs.len());
     for i in (0..node.outputs.len()).filter(|&i| node.outputs[i].is_some()) {
         t.write_bytes = t.write_bytes.checked_add(output(i)?)?;

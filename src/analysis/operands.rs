@@ -5,7 +5,7 @@
 //! DynamicQuantizeLSTM) are told by their name.
 
 use crate::ir::{Graph, Node, Source, ValueId};
-use crate::ops::Op;
+use crate::ops::{Op, Role};
 use crate::tensor::DType;
 
 /// The two sides of a node's multiply-adds.
@@ -32,14 +32,17 @@ const LONGEST_CHAIN: usize = 16;
 
 /// The operands of a node that may multiply; `None` for others.
 pub fn operands_of(graph: &Graph, node: &Node) -> Option<Operands> {
-    if !node.op.multiplies() || matches!(node.op, Op::Control(_) | Op::Opaque(_)) {
+    if !node.op.multiplies() || matches!(node.op, Op::Control(_) | Op::Over(_) | Op::Opaque(_)) {
         return None;
     }
     let op = node.op_type.as_str();
     // QLinear forms put scale and zero point behind each operand.
     let second = if matches!(op, "QLinearConv" | "QLinearMatMul" | "QGemm") { 3 } else { 1 };
     let at = |i: usize| node.inputs.get(i).copied().flatten();
-    let mut sides = [at(0), at(second)].map(|v| v.and_then(|v| stored_type(graph, v)));
+    // What is set rather than multiplied (the length of a DFT) is no operand; what attributes hold is.
+    let family = node.op.family();
+    let other = at(second).filter(|_| family.role(second) != Role::Setting);
+    let mut sides = [at(0), other].map(|v| v.and_then(|v| stored_type(graph, v)));
     let is_static = |i: usize| at(i).is_some_and(|v| graph.value(v).is_static);
     if op.starts_with("DynamicQuantize") {
         sides[0] = Some(DType::U8);
@@ -56,7 +59,7 @@ pub fn operands_of(graph: &Graph, node: &Node) -> Option<Operands> {
             _ => None,
         };
     }
-    let weighted = is_static(0) || is_static(second);
+    let weighted = is_static(0) || (other.is_some() && is_static(second)) || family.held().learned > 0;
     // The weight stands second, on whichever side it was written.
     if is_static(0) && !is_static(second) {
         sides.swap(0, 1);

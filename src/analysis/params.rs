@@ -11,10 +11,13 @@
 //!    MatMul, Concat, Expand …) is learned, unless its values show otherwise: all equal (a fill), one of two (a mask), or lines that obey
 //!    a two-term recurrence (a formula made them: positions, frequencies, sines; see [`Why`]). So is not a constant that is only moved
 //!    about and whose name the exporter made up, nor anything that goes through a sine or cosine. Comparisons, selections and limits (Where, Min, Max, Pow, Clip …) take settings, not weights.
-//! 4. Each stored tensor counts once, however often it is used; packed types count their elements, not their bytes.
+//! 4. What operators of `ai.onnx.ml` hold in attributes is learned where training fits it (coefficients, intercepts, support vectors, split
+//!    values and leaves of trees) and statistics where it describes the data (means, scales, document frequencies); see [`Held`].
+//!    Class labels, vocabularies and the structure of trees are neither.
+//! 5. Each stored tensor counts once, however often it is used; packed types count their elements, not their bytes.
 
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};
-use crate::ops::{Body, Role};
+use crate::ops::{Body, Held, Role};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -125,6 +128,7 @@ const SETTING_OPS: &[&str] = &[
     "ConstantOfShape",
     "Loop",
     "Scan",
+    "SequenceMap",
     "SequenceInsert",
     "IsNaN",
     "IsInf",
@@ -148,6 +152,15 @@ pub fn learned(graph: &Graph) -> ParamCount {
                 entry.0 = entry.0.max(verdict);
                 entry.1.push(id);
             });
+        }
+        let held = node.op.family().held();
+        if held != Held::default() {
+            let row = inner.rows.entry(id).or_default();
+            row.0 += held.learned;
+            row.2 += held.statistics;
+            inner.total += held.learned;
+            inner.bytes += held.learned.saturating_mul(held.width);
+            inner.statistics += held.statistics;
         }
         for (body, outer) in bodies(node) {
             let Some(body) = body.as_any().downcast_ref::<Graph>() else { continue };

@@ -10,7 +10,7 @@ use crate::ir::{Graph, NodeId, Source, ValueId, interp};
 use crate::kernels::{self, Kind, Layout, Prepared, Task, buffer_len};
 use crate::ops::{Access, EvalCx};
 use crate::simd::Isa;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{Container, DType, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -474,11 +474,15 @@ impl Runner for Plan {
     }
 }
 
-/// Whether a node only shows its first input under another shape (same type, nothing else made).
+/// Whether a node only shows its first input, a tensor, under another shape (same type, nothing else made). What sequences and
+/// optionals show is theirs to say.
 pub(super) fn is_view(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);
-    let dtype = |v: Option<&Option<ValueId>>| v.copied().flatten().and_then(|v| graph.value(v).fact.dtype);
+    let fact = |v: Option<&Option<ValueId>>| v.copied().flatten().map(|v| &graph.value(v).fact);
+    let (Some(from), Some(to)) = (fact(node.inputs.first()), fact(node.outputs.first())) else { return false };
     node.op.family().access() == Access::View
         && node.outputs.iter().flatten().count() == 1
-        && dtype(node.inputs.first()) == dtype(node.outputs.first())
+        && from.dtype == to.dtype
+        && from.container == Container::Tensor
+        && to.container == Container::Tensor
 }

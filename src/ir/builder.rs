@@ -530,6 +530,7 @@ fn build_bodies(
     let op_type = spec.op_type.clone();
     let scan_inputs = spec.opt_size("num_scan_inputs")?.unwrap_or(0);
     let scan_axes = spec.opt_ints("scan_input_axes")?.unwrap_or_default();
+    let batched = op_type == "Scan" && spec.opset == 8;
     // In attribute-name order, which for If is else_branch, then_branch: `Family::bodies` uses the same order.
     let spec_name = spec.name.clone();
     let mut refused = false;
@@ -541,18 +542,28 @@ fn build_bodies(
                 let carried = (2..inputs.len()).map(|i| fact_of(scopes, i));
                 (scalars.into_iter().chain(carried).collect(), 2..inputs.len())
             }
+            // In opset 8 sequence lengths come first, and everything has a batch axis in front.
             "Scan" => {
-                let states = inputs.len().saturating_sub(scan_inputs);
+                let first = usize::from(batched);
+                let states = inputs.len().saturating_sub(scan_inputs + first);
+                let carry = |fact: Fact| match fact.shape.dims() {
+                    Some([_, rest @ ..]) if batched => fact.with_shape(Shape::partial(rest.to_vec())),
+                    _ => fact,
+                };
                 let slice = |(k, i): (usize, usize)| {
-                    let fact = fact_of(scopes, i);
+                    let fact = carry(fact_of(scopes, i));
                     let Some(dims) = fact.shape.dims() else { return fact };
                     let axis = scan_axes.get(k).copied().unwrap_or(0);
                     let axis = if axis < 0 { axis + dims.len() as i64 } else { axis };
                     let rest = dims.iter().enumerate().filter(|(a, _)| *a as i64 != axis).map(|(_, d)| *d).collect();
                     fact.with_shape(Shape::partial(rest))
                 };
-                let carried = (0..states).map(|i| fact_of(scopes, i));
-                (carried.chain((states..inputs.len()).enumerate().map(slice)).collect(), 0..states)
+                let carried = (first..first + states).map(|i| carry(fact_of(scopes, i)));
+                (carried.chain((first + states..inputs.len()).enumerate().map(slice)).collect(), 0..states)
+            }
+            "SequenceMap" => {
+                let element = |i| Fact { container: Container::Tensor, ..fact_of(scopes, i) };
+                ((0..inputs.len()).map(element).collect(), 0..0)
             }
             _ => (Vec::new(), 0..0),
         };

@@ -75,7 +75,10 @@ pub enum Binary {
     },
     Mul,
     Or,
-    PRelu,
+    PRelu {
+        /// A slope of one axis is per channel (before opset 7).
+        by_channel: bool,
+    },
     Pow,
     Sub,
     Sum,
@@ -108,7 +111,7 @@ impl Binary {
             "Mod" => Binary::Mod { fmod: node.flag("fmod", false)? },
             "Mul" => Binary::Mul,
             "Or" => Binary::Or,
-            "PRelu" => Binary::PRelu,
+            "PRelu" => Binary::PRelu { by_channel: (1..7).contains(&node.opset) },
             "Pow" => Binary::Pow,
             "Sub" => Binary::Sub,
             "Sum" => Binary::Sum,
@@ -142,7 +145,7 @@ impl Binary {
             Add | Sub | Mul | Div | Pow | Mod { .. } | Greater | GreaterOrEqual | Less | LessOrEqual => 1,
             Max | Min | Sum => (inputs as u64).saturating_sub(1),
             Mean => inputs as u64,
-            PRelu => 2,
+            PRelu { .. } => 2,
             And | Or | Xor | Equal | Where | BitShift { .. } | BitwiseAnd | BitwiseOr | BitwiseXor => 0,
         }
     }
@@ -164,7 +167,7 @@ impl Binary {
             },
             Binary::Max => T::max_nan,
             Binary::Min => T::min_nan,
-            Binary::PRelu => |a, b| {
+            Binary::PRelu { .. } => |a, b| {
                 let scaled = a * b;
                 if T::zero().gt(a) { scaled } else { a }
             },
@@ -198,7 +201,7 @@ impl Binary {
             Binary::Pow => power,
             Binary::Max => i128::max,
             Binary::Min => i128::min,
-            Binary::PRelu => |a, b| if a < 0 { a.wrapping_mul(b) } else { a },
+            Binary::PRelu { .. } => |a, b| if a < 0 { a.wrapping_mul(b) } else { a },
             Binary::And | Binary::BitwiseAnd => |a, b| a & b,
             Binary::Or | Binary::BitwiseOr => |a, b| a | b,
             Binary::Xor | Binary::BitwiseXor => |a, b| a ^ b,
@@ -243,6 +246,15 @@ fn zip<A: Copy, R>(out: &[usize], a: (&[A], &[usize]), b: (&[A], &[usize]), f: i
     Ok(y)
 }
 
+/// The dims of a slope per channel of data of a rank.
+fn per_channel<D: Copy>(slope: &[D], rank: usize, one: D) -> Vec<D> {
+    let mut dims = slope.to_vec();
+    if slope.len() == 1 && rank > 2 {
+        dims.resize(rank - 1, one);
+    }
+    dims
+}
+
 /// The shape all inputs broadcast to.
 fn output(inputs: &[&Tensor]) -> Result<Vec<usize>> {
     let dims = broadcast_dims(&inputs.iter().map(|t| t.dims()).collect::<Vec<_>>())?;
@@ -261,9 +273,14 @@ impl Family for Binary {
             let first = dtype.map(DType::name).unwrap_or_default();
             return Err(Error::input(format!("inputs of types {first} and {other}")));
         }
-        let shape = broadcast(&facts.iter().map(|f| &f.shape).collect::<Vec<_>>())?;
+        let mut shapes: Vec<Shape> = facts.iter().map(|f| f.shape.clone()).collect();
+        if let (Binary::PRelu { by_channel: true }, Some(rank)) = (self, shapes[0].rank()) {
+            shapes[1] = shapes[1].dims().map_or(Shape::UNKNOWN, |d| Shape::partial(per_channel(d, rank, Some(1))));
+        }
+        let shape = broadcast(&shapes.iter().collect::<Vec<_>>())?;
         // The slope of PRelu broadcasts to the data, never the other way.
-        let shape = if *self == Binary::PRelu && facts[0].shape != Shape::UNKNOWN { facts[0].shape.clone() } else { shape };
+        let slope = matches!(self, Binary::PRelu { .. });
+        let shape = if slope && shapes[0] != Shape::UNKNOWN { shapes[0].clone() } else { shape };
         let dtype = match self {
             _ if self.gives_bool() => Some(DType::Bool),
             Binary::Pow => facts[0].dtype,
@@ -281,10 +298,15 @@ impl Family for Binary {
         }
     }
     fn eval(&self, cx: &EvalCx, inputs: &Inputs) -> Result<Vec<Tensor>> {
-        let all: Vec<&Tensor> = (0..inputs.len()).map(|i| input(inputs, i)).collect::<Result<_>>()?;
+        let mut all: Vec<&Tensor> = (0..inputs.len()).map(|i| input(inputs, i)).collect::<Result<_>>()?;
+        let slopes;
+        if let (Binary::PRelu { by_channel: true }, &[x, slope]) = (self, &all[..]) {
+            slopes = slope.reshaped(&per_channel(slope.dims(), x.rank(), 1))?;
+            all[1] = &slopes;
+        }
         let out = output(&all)?;
         let x = all[0];
-        if *self == Binary::PRelu && out != x.dims() {
+        if matches!(self, Binary::PRelu { .. }) && out != x.dims() {
             return Err(Error::input(format!("a slope {} does not broadcast to {}", all[1].fact(), x.fact())));
         }
         if *self == Binary::Where {
@@ -353,7 +375,7 @@ impl Family for Binary {
         })
     }
     fn role(&self, i: usize) -> Role {
-        if *self == Binary::PRelu && i == 1 { Role::Weight } else { Role::Data }
+        if matches!(self, Binary::PRelu { .. }) && i == 1 { Role::Weight } else { Role::Data }
     }
     fn handles_narrow(&self) -> bool {
         *self == Binary::Where
@@ -415,6 +437,7 @@ fn cases() -> Vec<Case> {
         Case::new("Mod", &[("fmod", Attr::Int(1))], vec![f(&[2, 3], 1), f(&[3], 2)]),
         Case::new("PRelu", &[], vec![f(&[2, 3, 4], 1), f(&[3, 1], 2)]),
         Case::new("PRelu", &[], vec![i(&[-2, 2]), i(&[3])]),
+        Case::new("PRelu", &[], vec![f(&[2, 3, 4], 1), f(&[3], 2)]).opset(6),
         Case::new("Pow", &[], vec![f(&[2, 3], 1), i(&[2, 3, 0])]),
         Case::new("Pow", &[], vec![i(&[2, 3, -1]), f(&[3], 1)]),
         Case::new("Where", &[], vec![bools(&[true, false, true]), f(&[2, 1], 1), f(&[], 2)]),

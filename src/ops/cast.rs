@@ -1,14 +1,13 @@
-//! Cast, CastLike, BitCast, Identity, Dropout (inference): the same values, perhaps in another type.
+//! Cast, CastLike, BitCast, Identity: the same values, perhaps in another type.
 //!
 //! <https://onnx.ai/onnx/operators/onnx__Cast.html>, <https://onnx.ai/onnx/operators/onnx__CastLike.html>,
-//! <https://onnx.ai/onnx/operators/onnx__BitCast.html>, <https://onnx.ai/onnx/operators/onnx__Identity.html>,
-//! <https://onnx.ai/onnx/operators/onnx__Dropout.html>.
+//! <https://onnx.ai/onnx/operators/onnx__BitCast.html>, <https://onnx.ai/onnx/operators/onnx__Identity.html>.
 //!
-//! Cost: nothing; a cast is data movement. Identity, Dropout and BitCast are views.
+//! Cost: nothing; a cast is data movement. Identity and BitCast are views.
 
 use super::elements::{from_ints, ints};
 use super::spec::{Attr, NodeSpec};
-use super::{Access, Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, opt, sample};
+use super::{Access, Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, sample};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Fact, Tensor};
 
@@ -18,7 +17,6 @@ pub const ENTRIES: &[Entry] = &[
     Entry { domain: "", name: "CastLike", parse: Cast::cast_like, cases },
     Entry { domain: "", name: "BitCast", parse: Cast::bit_cast, cases },
     Entry { domain: "", name: "Identity", parse: Cast::identity, cases },
-    Entry { domain: "", name: "Dropout", parse: Cast::dropout, cases },
 ];
 
 /// How a float is rounded to the exponent-only type.
@@ -48,11 +46,6 @@ pub enum Cast {
     Bits(DType),
     /// Identity.
     Identity,
-    /// Dropout at inference: the input, and a mask that is true everywhere.
-    Dropout {
-        /// Whether the mask is boolean (opset 10) rather than of the input's type.
-        bool_mask: bool,
-    },
 }
 
 impl Cast {
@@ -83,10 +76,6 @@ impl Cast {
         node.expect_inputs(1, 1)?;
         Ok(Op::Cast(Cast::Identity))
     }
-    fn dropout(node: &NodeSpec) -> Result<Op> {
-        node.expect_inputs(1, 3)?;
-        Ok(Op::Cast(Cast::Dropout { bool_mask: node.opset >= 10 || node.opset == 0 }))
-    }
 }
 
 impl Family for Cast {
@@ -102,15 +91,12 @@ impl Family for Cast {
                 vec![x.with_dtype(*to)]
             }
             Cast::Identity => vec![x.clone()],
-            Cast::Dropout { bool_mask } => {
-                vec![x.clone(), if *bool_mask { x.with_dtype(DType::Bool) } else { x.clone() }]
-            }
         })
     }
     fn charge(&self, _cx: &CostCx) -> Charge {
         Charge::FREE
     }
-    fn eval(&self, cx: &EvalCx, inputs: &Inputs) -> Result<Vec<Tensor>> {
+    fn eval(&self, _cx: &EvalCx, inputs: &Inputs) -> Result<Vec<Tensor>> {
         let x = input(inputs, 0)?;
         match self {
             Cast::Cast { to, saturate, rounding } => {
@@ -124,21 +110,6 @@ impl Family for Cast {
                 Ok(vec![Tensor::from_vec_as(*to, x.bytes()?.to_vec(), x.dims())?])
             }
             Cast::Identity => Ok(vec![x.clone()]),
-            Cast::Dropout { bool_mask } => {
-                let training = opt(inputs, 2).map(Tensor::to_i64s).transpose()?;
-                let ratio = opt(inputs, 1).map(Tensor::to_f64s).transpose()?;
-                let dropping = ratio.is_none_or(|r| r.first().is_none_or(|&r| r != 0.0));
-                if dropping && training.is_some_and(|t| t.first().is_some_and(|&t| t != 0)) {
-                    return Err(Error::unsupported("Dropout in training mode")
-                        .hint("export the model for inference (training_mode = false)"));
-                }
-                let mut out = vec![x.clone()];
-                if cx.outputs > 1 {
-                    let mask = Tensor::from_bools((0..x.len()).map(|_| true), x.dims())?;
-                    out.push(if *bool_mask { mask } else { cast(&mask, x.dtype(), true)? });
-                }
-                Ok(out)
-            }
         }
     }
     fn role(&self, i: usize) -> Role {
@@ -283,9 +254,6 @@ fn cases() -> Vec<Case> {
         Case::new("Cast", &[to(DType::F8E5M2), ("saturate", Attr::Int(0))], vec![f(&[], 1)]),
         Case::new("BitCast", &[to(DType::I32)], vec![f(&[2, 3], 1)]),
         Case::new("Identity", &[], vec![f(&[0, 3], 1)]),
-        Case::with_optional("Dropout", &[], vec![Some(f(&[2, 3], 1))], 2),
-        Case::with_optional("Dropout", &[], vec![Some(f(&[2, 3], 1)), Some(Tensor::scalar(0.5f32))], 1),
-        Case::with_optional("Dropout", &[("ratio", Attr::Float(0.3))], vec![Some(f(&[2, 3], 1))], 2).opset(7),
     ]);
     all
 }

@@ -152,6 +152,24 @@ pub enum Role {
     Setting,
 }
 
+/// Numbers an operator holds in its attributes rather than in inputs (linear models, trees): counted like stored tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Learned numbers.
+    pub learned: u64,
+    /// Statistics of the data it was fitted to: means, scales, document frequencies.
+    pub statistics: u64,
+    /// Bytes per number.
+    pub width: u64,
+}
+
+impl Held {
+    /// Numbers in attributes of floats.
+    pub fn floats(learned: usize, statistics: usize) -> Held {
+        Held { learned: learned as u64, statistics: statistics as u64, width: 4 }
+    }
+}
+
 /// What evaluation needs besides inputs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EvalCx<'a> {
@@ -245,6 +263,10 @@ pub trait Family: Debug + Send + Sync {
     /// The result when it follows from the inputs' facts alone (Shape, Size), whatever the data.
     fn fold(&self, _inputs: &[Option<Input>]) -> Option<Tensor> {
         None
+    }
+    /// What its attributes hold of a trained model.
+    fn held(&self) -> Held {
+        Held::default()
     }
     /// Subgraphs, in the order their captures follow the node's inputs.
     fn bodies(&self) -> Vec<Arc<dyn Body>> {
@@ -371,6 +393,10 @@ families! {
     Pool: pool;
     /// Resize, Upsample.
     Resize: resize;
+    /// LinearAttention, CausalConvWithState, SwiGLU.
+    LinearAttention: linear_attention;
+    /// Det.
+    Det: det;
     /// LSTM, GRU, RNN.
     Rnn: rnn;
     /// Softmax, LogSoftmax, Hardmax.
@@ -397,8 +423,10 @@ families! {
     Arrange: arrange;
     /// Compress, NonZero, Unique, TopK.
     Select: select;
-    /// Cast, CastLike, BitCast, Identity, Dropout.
+    /// Cast, CastLike, BitCast, Identity.
     Cast: cast;
+    /// Dropout.
+    Dropout: dropout;
     /// Elementwise functions of one tensor.
     Unary: unary;
     /// Elementwise functions of several tensors.
@@ -409,14 +437,20 @@ families! {
     Random: random;
     /// Reductions, ArgMax, ArgMin, CumSum, CumProd.
     Reduce: reduce;
-    /// If, Loop, Scan.
+    /// If, Loop.
     Control: control;
+    /// Scan, SequenceMap.
+    Over: scan;
     /// QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
     Quant: quant;
     /// Products and elementwise functions of quantised tensors.
     QLinear: qlinear;
     /// Sequences and optionals.
     Sequence: sequence;
+    /// Operators on text.
+    Strings: strings;
+    /// TfIdfVectorizer.
+    TfIdf: tfidf;
 }
 
 /// The operator table, sorted by (domain, name).
@@ -459,6 +493,10 @@ impl Op {
                 | Op::Resize(_)
                 | Op::Quant(_)
                 | Op::Sequence(_)
+                | Op::Loss(_)
+                | Op::Dropout(_)
+                | Op::Strings(_)
+                | Op::TfIdf(_)
         )
     }
 
