@@ -136,8 +136,15 @@ const SETTING_OPS: &[&str] = &[
 
 /// Applies the rule to a graph.
 pub fn learned(graph: &Graph) -> ParamCount {
+    judged(graph).0
+}
+
+/// Applies the rule to a graph; captured constants are not counted but listed, by capture number, for the graph they belong to.
+fn judged(graph: &Graph) -> (ParamCount, Vec<(usize, Verdict)>) {
     let mut verdicts: BTreeMap<ValueId, (Verdict, Vec<NodeId>)> = BTreeMap::new();
     let mut inner = ParamCount::default();
+    // What constants hold that are packed into fewer elements.
+    let mut packed: HashMap<ValueId, u64> = HashMap::new();
     for (id, node) in graph.iter().filter(|(_, n)| !n.is_static) {
         for (i, v) in node.inputs.iter().enumerate() {
             let Some(v) = *v else { continue };
@@ -147,10 +154,14 @@ pub fn learned(graph: &Graph) -> ParamCount {
             }
             let mut chain = HashSet::new();
             let use_ = Use::of(node, i);
+            let held = node.op.family().elements_of(i, &graph.rule_inputs(node));
             trace(graph, v, use_, 0, &mut chain, &mut |root, verdict| {
                 let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
                 entry.0 = entry.0.max(verdict);
                 entry.1.push(id);
+                if let Some(n) = held.filter(|_| verdict == Verdict::Learned) {
+                    packed.insert(root, n);
+                }
             });
         }
         let held = node.op.family().held();
@@ -164,7 +175,24 @@ pub fn learned(graph: &Graph) -> ParamCount {
         }
         for (body, outer) in bodies(node) {
             let Some(body) = body.as_any().downcast_ref::<Graph>() else { continue };
-            let in_body = learned(body);
+            let outer: Vec<Option<ValueId>> = outer;
+            let (in_body, captured) = judged(body);
+            for (capture, verdict) in captured {
+                let Some(v) = outer.get(capture).copied().flatten() else { continue };
+                let role = match verdict {
+                    Verdict::Learned => Role::Weight,
+                    Verdict::Statistic => Role::Statistic,
+                    Verdict::Not(_) => Role::Setting,
+                };
+                let mut chain = HashSet::new();
+                trace(graph, v, Use { role, moved: false, scales: false }, 0, &mut chain, &mut |root, by_role| {
+                    // What the body found out about a constant says more than that it is no weight.
+                    let verdict = if matches!(verdict, Verdict::Not(_)) { verdict } else { by_role };
+                    let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
+                    entry.0 = entry.0.max(verdict);
+                    entry.1.push(id);
+                });
+            }
             let row = inner.rows.entry(id).or_default();
             row.0 += in_body.total;
             row.2 += in_body.statistics;
@@ -174,7 +202,7 @@ pub fn learned(graph: &Graph) -> ParamCount {
             inner.excluded.extend(in_body.excluded);
             // An outer constant that the body reads is judged where the body reads it.
             for (inner_id, outer) in body.captures().iter().zip(outer).filter_map(|(i, o)| Some((*i, o?))) {
-                if !graph.value(outer).is_static {
+                if !graph.value(outer).is_static || body.value(inner_id).is_static {
                     continue;
                 }
                 for reader in body.nodes() {
@@ -194,9 +222,14 @@ pub fn learned(graph: &Graph) -> ParamCount {
         }
     }
     let mut count = inner;
+    let mut captured = Vec::new();
     for (root, (verdict, users)) in &verdicts {
         let value = graph.value(*root);
-        let elements = value.fact.elements().unwrap_or(0) as u64;
+        if let Source::Capture(number) = value.source {
+            captured.push((number, *verdict));
+            continue;
+        }
+        let elements = packed.get(root).copied().unwrap_or_else(|| value.fact.elements().unwrap_or(0) as u64);
         let mut users = users.clone();
         users.dedup();
         match verdict {
@@ -226,7 +259,7 @@ pub fn learned(graph: &Graph) -> ParamCount {
             count.excluded.push(Excluded { name: value.name.clone(), elements, why: Why::Unused });
         }
     }
-    count
+    (count, captured)
 }
 
 /// The subgraphs of a node, each with the outer values it captures.

@@ -6,6 +6,7 @@ use crate::ops::binary::Binary;
 use crate::ops::concat::Concat;
 use crate::ops::expand::Expand;
 use crate::ops::norm::Norm;
+use crate::ops::recipe::{Recipe, Ref};
 use crate::ops::reduce::{How, Reduce};
 use crate::ops::slice::{PadMode, Slice, cut};
 use crate::ops::transpose::Transpose;
@@ -34,6 +35,21 @@ fn single(node: &Node) -> bool {
 pub(super) fn unary<'a>(node: &Node, value: Lookup<'_, 'a>) -> Option<Act> {
     let Op::Unary(op) = &node.op else { return None };
     Some(match op {
+        Unary::Clip { low, high } => {
+            let bound = |attribute: Option<f32>, i: usize, open: f32| match operand(node, i) {
+                None => Some(attribute.unwrap_or(open)),
+                Some(v) => scalar(value(v)?),
+            };
+            Act::Clip { lo: bound(*low, 1, f32::NEG_INFINITY)?, hi: bound(*high, 2, f32::INFINITY)? }
+        }
+        _ if node.inputs.len() == 1 => return act(op),
+        _ => return None,
+    })
+}
+
+/// The activation of a function of one value.
+fn act(op: &Unary) -> Option<Act> {
+    Some(match op {
         Unary::Elementary(e) => match e {
             Elementary::Abs => Act::Abs,
             Elementary::Erf => Act::Erf,
@@ -56,17 +72,49 @@ pub(super) fn unary<'a>(node: &Node, value: Lookup<'_, 'a>) -> Option<Act> {
         Unary::Swish(1.0) => Act::Silu,
         Unary::Softplus => Act::Softplus,
         Unary::Mish => Act::Mish,
-        Unary::Gelu if node.inputs.len() == 1 => Act::Gelu,
-        Unary::GeluTanh if node.inputs.len() == 1 => Act::GeluTanh,
+        Unary::Gelu => Act::Gelu,
+        Unary::GeluTanh => Act::GeluTanh,
         Unary::Clip { low, high } => {
-            let bound = |attribute: Option<f32>, i: usize, open: f32| match operand(node, i) {
-                None => Some(attribute.unwrap_or(open)),
-                Some(v) => scalar(value(v)?),
-            };
-            Act::Clip { lo: bound(*low, 1, f32::NEG_INFINITY)?, hi: bound(*high, 2, f32::INFINITY)? }
+            Act::Clip { lo: low.unwrap_or(f32::NEG_INFINITY), hi: high.unwrap_or(f32::INFINITY) }
         }
         _ => return None,
     })
+}
+
+/// A fused node that is one product, then perhaps a sum, then perhaps an activation.
+pub(super) struct FusedProduct<'n> {
+    /// The convolution or Gemm; its operands are the node's first inputs.
+    pub(super) product: &'n Op,
+    /// The input that is added.
+    pub(super) residual: Option<usize>,
+    pub(super) act: Act,
+}
+
+/// Reads a recipe as a [`FusedProduct`].
+pub(super) fn fused_product(recipe: &Recipe) -> Option<FusedProduct<'_>> {
+    let mut steps = recipe.steps().enumerate();
+    let (_, (product, operands)) = steps.next()?;
+    let in_place = |(i, o): (usize, &Option<Ref>)| match o {
+        None => true,
+        Some(Ref::Input(k)) => *k == i,
+        Some(_) => false,
+    };
+    if !matches!(product, Op::Conv(_) | Op::MatMul(_)) || !operands.iter().enumerate().all(in_place) {
+        return None;
+    }
+    let mut found = FusedProduct { product, residual: None, act: Act::None };
+    for (i, (op, operands)) in steps {
+        let before = |o: &Option<Ref>| matches!(o, Some(Ref::Made(s, 0)) if s + 1 == i);
+        match (op, operands) {
+            (Op::Binary(Binary::Add), [a, Some(Ref::Input(z))]) if before(a) && found.residual.is_none() => {
+                (found.act == Act::None).then_some(())?;
+                found.residual = Some(*z);
+            }
+            (Op::Unary(u), [a]) if before(a) && found.act == Act::None => found.act = act(u)?,
+            _ => return None,
+        }
+    }
+    Some(found)
 }
 
 /// The elementwise operation of a node with exactly two operands.
@@ -96,8 +144,8 @@ pub(super) fn batch_norm_epsilon(node: &Node) -> Option<f32> {
 }
 
 /// A matrix product of operands with these dims (both at least matrices).
-pub(super) fn matmul(node: &Node, a: &[usize], b: &[usize]) -> Option<MatMul> {
-    let Op::MatMul(op) = &node.op else { return None };
+pub(super) fn matmul(op: &Op, a: &[usize], b: &[usize]) -> Option<MatMul> {
+    let Op::MatMul(op) = op else { return None };
     let (trans_a, trans_b, alpha) = match *op {
         matmul::MatMul::Broadcast { trans_a, trans_b, alpha } => (trans_a, trans_b, alpha),
         matmul::MatMul::Gemm { trans_a, trans_b, alpha, .. } => (trans_a, trans_b, alpha),
@@ -129,8 +177,8 @@ pub(super) fn matmul(node: &Node, a: &[usize], b: &[usize]) -> Option<MatMul> {
 }
 
 /// The bias operand of a Gemm and its factor.
-pub(super) fn gemm_bias(node: &Node) -> Option<(ValueId, f32)> {
-    match &node.op {
+pub(super) fn gemm_bias(node: &Node, op: &Op) -> Option<(ValueId, f32)> {
+    match op {
         Op::MatMul(matmul::MatMul::Gemm { beta, .. }) => operand(node, 2).map(|c| (c, *beta)),
         _ => None,
     }

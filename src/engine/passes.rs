@@ -12,6 +12,8 @@ use crate::ir::interp::Statics;
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind};
 use crate::ops::Op;
+use crate::ops::matmul::MatMul;
+use crate::ops::nbits::NBits;
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 
@@ -387,7 +389,9 @@ impl Walk<'_> {
         // Every operand must be f32 with a known shape; constants that describe (shapes, axes) are read by `meaning`.
         match &node.op {
             Op::Conv(conv) => self.conv(id, node, conv, out),
-            _ if matches!(node.op_type.as_str(), "MatMul" | "Gemm") => self.matmul(id, node, out),
+            Op::MatMul(_) => self.matmul(id, node, &node.op, out, Act::None),
+            Op::NBits(_) => self.nbits(id, node, out),
+            Op::Fused(recipe) => self.fused(id, node, &read::fused_product(recipe)?, out),
             _ => {
                 let x = node.inputs.first().copied().flatten()?;
                 if let Some(op) = read::binary(node) {
@@ -528,23 +532,91 @@ impl Walk<'_> {
         (fits && values.len() == channels).then(|| values.to_vec())
     }
 
-    fn matmul(&self, id: NodeId, node: &Node, out: ValueId) -> Option<Item> {
+    /// A convolution or Gemm that the file itself fused with what follows.
+    fn fused(&self, id: NodeId, node: &Node, f: &read::FusedProduct, out: ValueId) -> Option<Item> {
+        let conv = match f.product {
+            Op::Conv(conv) => conv,
+            _ if f.residual.is_some() => return None,
+            product => return self.matmul(id, node, product, out, f.act),
+        };
+        let (x, w) = (node.inputs[0]?, node.inputs[1]?);
+        let geometry = conv.geometry(&self.dims(x)?, &self.dims(w)?).ok().filter(|g| g.axes.len() <= 2)?;
+        let weights = self.value(w).filter(|_| self.is_static(w))?.clone();
+        let bias = match node.inputs.get(2).copied().flatten() {
+            Some(b) => Some(self.floats(b)?),
+            None => None,
+        };
+        let mut srcs = vec![x];
+        if let Some(z) = f.residual {
+            let z = node.inputs.get(z).copied().flatten().filter(|z| !self.is_static(*z))?;
+            (self.dims(z)? == self.dims(out)?).then_some(())?;
+            srcs.push(z);
+        }
+        let (mut covers, mut act, mut end) = (vec![id], f.act, out);
+        if act == Act::None {
+            let (follows, after, more) = self.activation(out);
+            covers.extend(more);
+            (act, end) = (follows, after);
+        }
+        let kind = Kind::Conv { geometry, weights, bias, act, residual: f.residual.is_some() };
+        Some(self.finish(kind, covers, srcs, end))
+    }
+
+    /// A product with packed weights: they are unpacked once, here.
+    fn nbits(&self, id: NodeId, node: &Node, out: ValueId) -> Option<Item> {
+        let Op::NBits(op @ NBits::Product { n, k, transposed, .. }) = &node.op else { return None };
+        let a = node.inputs[0].filter(|a| !self.is_static(*a))?;
+        let (ad, _) = (self.dims(a)?, self.dims(out)?);
+        let mut packed = Vec::with_capacity(node.inputs.len());
+        for (i, v) in node.inputs.iter().enumerate() {
+            packed.push(match v {
+                Some(v) if i > 0 => Some(self.value(*v)?),
+                _ => None,
+            });
+        }
+        let weights = Tensor::from_vec(op.weights(&packed).ok()?, &[*n, *k]).ok()?;
+        let product = Op::MatMul(MatMul::Broadcast { trans_a: false, trans_b: *transposed, alpha: 1.0 });
+        let mut task = read::matmul(&product, &ad, &[*n, *k])?;
+        task.b = Some(weights);
+        if let Some(bias) = node.inputs.get(5).copied().flatten() {
+            task.bias = Some(self.row_vector(bias, task.n)?);
+        }
+        self.product(id, task, vec![a], out, Act::None)
+    }
+
+    fn matmul(&self, id: NodeId, node: &Node, op: &Op, out: ValueId, act: Act) -> Option<Item> {
         let (a, b) = (node.inputs[0]?, node.inputs[1]?);
-        let (ad, bd, od) = (self.dims(a)?, self.dims(b)?, self.dims(out)?);
+        let (ad, bd) = (self.dims(a)?, self.dims(b)?);
         if self.is_static(a) {
             return None;
         }
-        let mut task = read::matmul(node, &ad, &bd)?;
+        let mut task = read::matmul(op, &ad, &bd)?;
         let mut srcs = vec![a];
         if self.is_static(b) && task.batch_b.iter().all(|&d| d == 1) {
             task.b = Some(self.value(b)?.clone());
         } else {
             srcs.push(b);
         }
-        let (mut covers, mut out) = (vec![id], out);
-        if let Some((c, beta)) = read::gemm_bias(node) {
+        if let Some((c, beta)) = read::gemm_bias(node, op) {
             let v = self.row_vector(c, task.n)?;
             task.bias = Some(v.into_iter().map(|x| x * beta).collect());
+        }
+        self.product(id, task, srcs, out, act)
+    }
+
+    /// A product with what follows it; nothing does if it has an activation already.
+    fn product(
+        &self,
+        id: NodeId,
+        mut task: crate::kernels::MatMul,
+        mut srcs: Vec<ValueId>,
+        out: ValueId,
+        act: Act,
+    ) -> Option<Item> {
+        let (mut covers, mut out, od) = (vec![id], out, self.dims(out)?);
+        if act != Act::None {
+            task.act = act;
+            return Some(self.finish(Kind::MatMul(task), covers, srcs, out));
         }
         // Row-vector bias, then a scalar factor when nothing was added yet.
         while let Some(next) = self.sole_reader(out) {

@@ -1,16 +1,16 @@
-//! Attention, MultiHeadAttention of ONNX Runtime, and RotaryEmbedding.
+//! Attention and RotaryEmbedding of ai.onnx, and ONNX Runtime's RotaryEmbedding (its attentions are in [`super::heads`]).
 //!
 //! <https://onnx.ai/onnx/operators/onnx__Attention.html>, <https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html>.
 //!
 //! Attention MAdds: `B · Hq · L · S · (d + dv)`, with S the past keys included and masked positions in full, though causal
 //! kernels may do about half (`useful_madds` leaves out what causality alone masks). Other FLOPs per score: 1 for the scale, 3
-//! for a softcap, 1 for an additive mask, 5 for the softmax; boolean, causal, window and padding masks select and are free. A bias
-//! of MultiHeadAttention is 1 per element of Q, K and V. RotaryEmbedding: 3 per rotated element.
+//! for a softcap, 1 for an additive mask, 5 for the softmax; boolean, causal, window and padding masks select and are free.
+//! RotaryEmbedding: 3 per rotated element.
 
 use super::matmul::broadcast_offsets;
 use super::softmax::softmax;
 use super::spec::{Attr, NodeSpec};
-use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Opaque, Role, input, opt, sample};
+use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, opt, sample};
 use crate::cost::{Work, product};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Dim, Fact, Num, Shape, Tensor, element_count};
@@ -19,7 +19,6 @@ use crate::with_num;
 /// The family's table rows.
 pub const ENTRIES: &[Entry] = &[
     Entry { domain: "", name: "Attention", parse: parse_attention, cases },
-    Entry { domain: "com.microsoft", name: "MultiHeadAttention", parse: parse_multi_head, cases },
     Entry { domain: "", name: "RotaryEmbedding", parse: parse_rotary, cases },
     Entry { domain: "com.microsoft", name: "RotaryEmbedding", parse: parse_rotary, cases },
 ];
@@ -65,8 +64,6 @@ pub struct Product {
     pub right_window: Option<usize>,
     /// What the scores output shows.
     pub scores: Scores,
-    /// The operator is ONNX Runtime's: other input positions, a bias, a mask of keys.
-    pub multi_head: bool,
 }
 
 /// Rotary position embedding.
@@ -110,31 +107,6 @@ fn parse_attention(node: &NodeSpec) -> Result<Op> {
         left_window: window("left_window_size")?,
         right_window: window("right_window_size")?,
         scores,
-        multi_head: false,
-    })))
-}
-
-fn parse_multi_head(node: &NodeSpec) -> Result<Op> {
-    // Packed operands, key padding masks and shared buffers: kept by name, their cost unknown.
-    if !node.has_input(1)
-        || !node.has_input(2)
-        || node.has_input(4)
-        || (8..node.inputs.len()).any(|i| node.has_input(i))
-    {
-        let (domain, name) = (node.domain.clone(), node.op_type.clone());
-        return Ok(Op::Opaque(Opaque { domain, name, outputs: node.outputs.len() }));
-    }
-    let heads = positive(node, "num_heads")?.ok_or_else(|| Error::input("is required").at_attribute("num_heads"))?;
-    Ok(Op::Attention(Attention::Product(Product {
-        q_heads: Some(heads),
-        kv_heads: Some(heads),
-        causal: node.flag("unidirectional", false)?,
-        scale: node.opt_float("scale")?.filter(|&s| s != 0.0),
-        softcap: None,
-        left_window: None,
-        right_window: None,
-        scores: Scores::Products,
-        multi_head: true,
     })))
 }
 
@@ -194,7 +166,7 @@ fn split(dims: &[Dim], heads: Option<usize>, name: &str) -> Result<[Dim; 4]> {
 impl Product {
     /// Positions of mask, past key, past value and the number of real keys among the inputs.
     fn positions(&self) -> [usize; 4] {
-        if self.multi_head { [5, 6, 7, usize::MAX] } else { [3, 4, 5, 6] }
+        [3, 4, 5, 6]
     }
 
     fn sizes(&self, q: &[usize], k: &[usize], v: &[usize], past: Option<&[usize]>) -> Result<Sizes> {
@@ -271,10 +243,7 @@ impl Product {
         let per_score = (s.d as u64).checked_add(s.dv as u64)?;
         let additive = cx.has(mask) && cx.dtype(mask)? != DType::Bool;
         let other = 1 + if self.softcap.is_some() { 3 } else { 0 } + u64::from(additive) + 5;
-        let mut other = scores.checked_mul(other)?;
-        if self.multi_head && cx.has(3) {
-            other = other.checked_add(cx.elements(0)?)?.checked_add(cx.elements(1)?)?.checked_add(cx.elements(2)?)?;
-        }
+        let other = scores.checked_mul(other)?;
         let madds = scores.checked_mul(per_score)?;
         let useful = if self.causal && !cx.has(real) {
             let (l, past, keys) = (s.l as u64, s.past as u64, s.keys() as u64);
@@ -306,26 +275,13 @@ impl Product {
         element_count(&[s.b, s.hq, s.l])?;
         element_count(&[s.b, s.hq, s.l, keys])?;
         element_count(&[s.b, s.hq, s.l, s.dv])?;
-        let bias = if self.multi_head { opt(inputs, 3).map(T::load).transpose()? } else { None };
-        if bias.as_ref().is_some_and(|b| {
-            Some(b.len()) != product([2 * s.hq, s.d]).and_then(|n| usize::try_from(n).ok()?.checked_add(s.hkv * s.dv))
-        }) {
-            return Err(Error::run("the bias does not fit the hidden sizes"));
-        }
-        let load = |t: &Tensor, heads: usize, len: usize, d: usize, from: usize| -> Result<Vec<T>> {
-            let mut x = T::load(t)?;
-            if let Some(b) = &bias {
-                let rank3 = t.rank() == 3;
-                for (i, v) in x.iter_mut().enumerate() {
-                    let (h, e) = if rank3 { (i / d % heads, i % d) } else { (i / (d * len) % heads, i % d) };
-                    *v = *v + b[from + h * d + e];
-                }
-            }
+        let load = |t: &Tensor, heads: usize, len: usize, d: usize| -> Result<Vec<T>> {
+            let x = T::load(t)?;
             Ok(if t.rank() == 3 { swap_middle(&x, s.b, len, heads, d) } else { x })
         };
-        let q_all = load(q, s.hq, s.l, s.d, 0)?;
-        let k_new = load(k, s.hkv, s.new, s.d, s.hq * s.d)?;
-        let v_new = load(v, s.hkv, s.new, s.dv, 2 * s.hq * s.d)?;
+        let q_all = load(q, s.hq, s.l, s.d)?;
+        let k_new = load(k, s.hkv, s.new, s.d)?;
+        let v_new = load(v, s.hkv, s.new, s.dv)?;
         let k_all = appended(past, k_new, s.b * s.hkv, s.past, s.new, s.d)?;
         let v_all = appended(opt(inputs, past_value), v_new, s.b * s.hkv, s.past, s.new, s.dv)?;
         // The mask, broadcast to [b, hq, l, its last size]; keys beyond that are masked.
@@ -431,7 +387,7 @@ impl Product {
 }
 
 /// `[a, b, c, d]` with the middle axes swapped.
-fn swap_middle<T: Copy>(x: &[T], a: usize, b: usize, c: usize, d: usize) -> Vec<T> {
+pub(super) fn swap_middle<T: Copy>(x: &[T], a: usize, b: usize, c: usize, d: usize) -> Vec<T> {
     let mut out = Vec::with_capacity(x.len());
     for n in 0..a {
         for j in 0..c {
@@ -444,7 +400,7 @@ fn swap_middle<T: Copy>(x: &[T], a: usize, b: usize, c: usize, d: usize) -> Vec<
 }
 
 /// Past rows, then new rows, of each of `blocks` blocks.
-fn appended<T: Num>(
+pub(super) fn appended<T: Num>(
     past: Option<&Tensor>,
     new: Vec<T>,
     blocks: usize,
@@ -560,7 +516,6 @@ impl Family for Attention {
 
     fn role(&self, i: usize) -> Role {
         match self {
-            Attention::Product(p) if p.multi_head && i == 3 => Role::Weight,
             Attention::Product(p) if i == p.positions()[0] || i == p.positions()[3] => Role::Setting,
             Attention::Rotary(_) if i > 0 => Role::Setting,
             _ => Role::Data,
@@ -588,11 +543,6 @@ fn cases() -> Vec<Case> {
     let past = || vec![Some(f(&[2, 2, 4, 5], 4)), Some(f(&[2, 2, 4, 7], 5))];
     let mode = |m: i64| ("qk_matmul_output_mode", int(m));
     let (causal, cap) = (("is_causal", int(1)), ("softcap", Attr::Float(2.0)));
-    let mha = |attrs: &[(&str, Attr)], inputs: Vec<Option<Tensor>>, outputs| {
-        Case::with_optional("MultiHeadAttention", &[&[("num_heads", int(2))], attrs].concat(), inputs, outputs)
-            .domain("com.microsoft")
-    };
-    let qkv = || vec![Some(f(&[2, 3, 8], 1)), Some(f(&[2, 5, 8], 2)), Some(f(&[2, 5, 6], 3))];
     let rotate = |attrs: &[(&str, Attr)], inputs: Vec<Tensor>| Case::new("RotaryEmbedding", attrs, inputs);
     let positions = || sample::ints(&[0, 2, 1, 4, 3, 0]).reshaped(&[2, 3]).expect("six values");
     vec![
@@ -612,9 +562,6 @@ fn cases() -> Vec<Case> {
         ),
         case(&[cap], with(four(), vec![Some(f(&[1, 4, 3, 4], 6))]), 1).opset(24),
         case(&[], vec![Some(f(&[0, 4, 3, 5], 1)), Some(f(&[0, 2, 6, 5], 2)), Some(f(&[0, 2, 6, 7], 3))], 1),
-        mha(&[], qkv(), 1),
-        mha(&[("unidirectional", int(1))], with(qkv(), vec![Some(f(&[22], 4)), None, Some(f(&[1, 2, 3, 5], 5))]), 3),
-        mha(&[], with(qkv(), vec![None, None, None, Some(f(&[2, 2, 2, 4], 6)), Some(f(&[2, 2, 2, 3], 7))]), 3),
         rotate(&[], vec![f(&[2, 4, 3, 6], 1), f(&[5, 3], 2), f(&[5, 3], 3), positions()]),
         rotate(
             &[("num_heads", int(2)), ("interleaved", int(1))],

@@ -6,7 +6,9 @@
 //! `alpha ≠ 1`, one for `beta ≠ 1`. Integer arithmetic outside the product is free.
 
 use super::dims;
+use super::recipe::{Recipe, Ref};
 use super::spec::{Attr, NodeSpec};
+use super::transpose::Transpose;
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, opt, sample};
 use crate::cost::{Work, product};
 use crate::error::{Error, Result};
@@ -18,6 +20,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry { domain: "", name: "MatMul", parse: parse_matmul, cases },
     Entry { domain: "", name: "Gemm", parse: parse_gemm, cases },
     Entry { domain: "com.microsoft", name: "FusedMatMul", parse: parse_fused, cases },
+    Entry { domain: "com.microsoft", name: "TransposeMatMul", parse: parse_fused, cases },
 ];
 
 /// A matrix product.
@@ -52,16 +55,24 @@ fn parse_matmul(node: &NodeSpec) -> Result<Op> {
 
 fn parse_fused(node: &NodeSpec) -> Result<Op> {
     node.expect_inputs(2, 2)?;
-    for name in ["transBatchA", "transBatchB"] {
-        if node.flag(name, false)? {
-            return Err(Error::unsupported("batch transposition is not implemented").at_attribute(name));
-        }
-    }
-    Ok(Op::MatMul(MatMul::Broadcast {
+    let product = Op::MatMul(MatMul::Broadcast {
         trans_a: node.flag("transA", false)?,
         trans_b: node.flag("transB", false)?,
         alpha: node.float("alpha", 1.0)?,
-    }))
+    });
+    let batch = [node.flag("transBatchA", false)?, node.flag("transBatchB", false)?];
+    if batch == [false; 2] {
+        return Ok(product);
+    }
+    let mut r = Recipe::new();
+    let mut operands = Vec::with_capacity(2);
+    for (i, moved) in batch.into_iter().enumerate() {
+        let x = Ref::Input(i);
+        let inward = Op::Transpose(Transpose::FirstInward);
+        operands.push(Some(if moved { r.op(inward, vec![Some(x)], 1) } else { x }));
+    }
+    let y = r.op(product, operands, 1);
+    Ok(Op::Fused(r.give(vec![y]).with_role(0, Role::Weight).with_role(1, Role::Weight)))
 }
 
 fn parse_gemm(node: &NodeSpec) -> Result<Op> {
@@ -409,6 +420,9 @@ fn cases() -> Vec<Case> {
         ),
         Case::new("Gemm", &[], vec![i32s(&[1, 2], &[1, 2]), i32s(&[3, 4], &[2, 1]), i32s(&[5], &[1])]),
         fused(&[("transB", yes.clone()), ("alpha", half)], &[2, 3, 4], &[2, 5, 4]),
-        fused(&[("transA", yes)], &[4, 3], &[2, 4, 5]),
+        fused(&[("transA", yes.clone())], &[4, 3], &[2, 4, 5]),
+        fused(&[("transBatchA", yes.clone())], &[3, 2, 4], &[2, 4, 5]),
+        fused(&[("transBatchA", yes.clone()), ("transA", yes.clone()), ("transBatchB", yes.clone())], &[3, 2, 4], &[3, 2, 5]),
+        Case::new("TransposeMatMul", &[("transB", yes)], vec![f(&[3, 4], 1), f(&[5, 4], 2)]).domain("com.microsoft"),
     ]
 }

@@ -5,6 +5,7 @@
 
 pub mod dims;
 pub mod elements;
+pub mod recipe;
 pub mod spec;
 pub mod window;
 
@@ -244,6 +245,10 @@ pub trait Family: Debug + Send + Sync {
     fn role(&self, _i: usize) -> Role {
         Role::Data
     }
+    /// How many elements input `i` holds, where its tensor packs them into fewer (weights of a few bits kept as bytes).
+    fn elements_of(&self, _i: usize, _inputs: &[Option<Input>]) -> Option<u64> {
+        None
+    }
     /// How memory is touched.
     fn access(&self) -> Access {
         Access::Compulsory
@@ -377,8 +382,10 @@ families! {
     Conv: conv;
     /// ConvTranspose.
     ConvTranspose: conv_transpose;
-    /// Attention, MultiHeadAttention, RotaryEmbedding.
+    /// Attention, RotaryEmbedding.
     Attention: attention;
+    /// Attention as ONNX Runtime fuses it.
+    Heads: heads;
     /// Regions and boxes, DeformConv, Col2Im.
     Detect: detect;
     /// GridSample, AffineGrid.
@@ -445,6 +452,16 @@ families! {
     Quant: quant;
     /// Products and elementwise functions of quantised tensors.
     QLinear: qlinear;
+    /// What optimizers fuse: FusedConv, FusedGemm, EmbedLayerNormalization and others.
+    Fused: fused;
+    /// What optimizers fuse on quantised data: QGemm, QAttention and others.
+    FusedQuant: fused_quant;
+    /// Products with weights packed to a few bits.
+    NBits: nbits;
+    /// An LSTM with integer weights.
+    RnnQuant: rnn_quant;
+    /// ONNX Runtime's operators of no other family.
+    Contrib: contrib;
     /// Sequences and optionals.
     Sequence: sequence;
     /// Operators on text.

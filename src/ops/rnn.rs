@@ -313,6 +313,28 @@ impl Family for Rnn {
     }
 
     fn eval(&self, cx: &EvalCx, inputs: &Inputs) -> Result<Vec<Tensor>> {
+        self.compute(cx, inputs, false)
+    }
+
+    fn role(&self, i: usize) -> Role {
+        match i {
+            0 | 5 | 6 => Role::Data,
+            4 => Role::Setting,
+            _ => Role::Weight,
+        }
+    }
+}
+
+impl Rnn {
+    /// [`Family::eval`] with the data quantised to `uint8` before every product with the weights.
+    ///
+    /// # Errors
+    /// If the inputs contradict the operator.
+    pub fn eval_quantized(&self, cx: &EvalCx, inputs: &Inputs) -> Result<Vec<Tensor>> {
+        self.compute(cx, inputs, true)
+    }
+
+    fn compute(&self, cx: &EvalCx, inputs: &Inputs, quantized: bool) -> Result<Vec<Tensor>> {
         let (x, w, r) = (input(inputs, 0)?, input(inputs, 1)?, input(inputs, 2)?);
         let s = self.sizes(x.dims(), w.dims(), r.dims())?;
         let lengths = match opt(inputs, 4) {
@@ -322,15 +344,21 @@ impl Family for Rnn {
         if lengths.len() != s.batch {
             return Err(Error::run(format!("sequence_lens has {} elements for a batch of {}", lengths.len(), s.batch)));
         }
-        with_num!(cx.arith, x.dtype(), T => self.run::<T>(cx, inputs, s, &lengths))
+        with_num!(cx.arith, x.dtype(), T => self.run::<T>(cx, inputs, s, &lengths, quantized))
     }
+}
 
-    fn role(&self, i: usize) -> Role {
-        match i {
-            0 | 5 | 6 => Role::Data,
-            4 => Role::Setting,
-            _ => Role::Weight,
-        }
+/// `x` rounded to the 256 levels between its least and greatest value (zero among them); free of charge.
+fn quantize<T: Num>(x: &mut [T]) {
+    let (low, high) = x.iter().fold((0f32, 0f32), |(l, h), v| (l.min(v.get() as f32), h.max(v.get() as f32)));
+    let scale = (high - low) / 255.0;
+    if scale == 0.0 || !scale.is_finite() {
+        return;
+    }
+    let zero = (-low / scale).round_ties_even();
+    for v in x {
+        let level = ((v.get() as f32 / scale).round_ties_even() + zero).clamp(0.0, 255.0);
+        *v = T::of(f64::from(level - zero) * f64::from(scale));
     }
 }
 
@@ -350,7 +378,14 @@ struct Weights<'a, T> {
 }
 
 impl Rnn {
-    fn run<T: Num>(&self, cx: &EvalCx, inputs: &Inputs, s: Sizes, lengths: &[usize]) -> Result<Vec<Tensor>> {
+    fn run<T: Num>(
+        &self,
+        cx: &EvalCx,
+        inputs: &Inputs,
+        s: Sizes,
+        lengths: &[usize],
+        quantized: bool,
+    ) -> Result<Vec<Tensor>> {
         let (g, d, h) = (self.gates(), self.directions(), s.hidden);
         let load = |i: usize, n: usize| -> Result<Option<Vec<T>>> {
             let Some(t) = opt(inputs, i) else { return Ok(None) };
@@ -359,7 +394,13 @@ impl Rnn {
             }
             T::load(t).map(Some)
         };
-        let x = T::load(input(inputs, 0)?)?;
+        let mut x = T::load(input(inputs, 0)?)?;
+        if quantized {
+            // Rows beyond the longest sequence take no part.
+            let longest = lengths.iter().max().copied().unwrap_or(0);
+            let rows = if self.batch_first { x.len() } else { longest * s.batch * s.input };
+            quantize(&mut x[..rows]);
+        }
         let (w, r) = (T::load(input(inputs, 1)?)?, T::load(input(inputs, 2)?)?);
         let b = load(3, d * 2 * g * h)?;
         let (h0, c0) = (load(5, d * s.batch * h)?, load(6, d * s.batch * h)?);
@@ -406,7 +447,13 @@ impl Rnn {
                     let row = if self.batch_first { n * s.steps + time(n) } else { time(n) * s.batch + n };
                     rows.extend_from_slice(&x[row * s.input..][..s.input]);
                 }
-                let (next, next_cell) = self.step(&weights, s, &rows, &hidden, &cell);
+                let rounded = quantized.then(|| {
+                    let mut h = hidden.clone();
+                    quantize(&mut h);
+                    h
+                });
+                let seen = rounded.as_deref().unwrap_or(&hidden);
+                let (next, next_cell) = self.step(&weights, s, &rows, seen, &cell);
                 for n in (0..s.batch).filter(|&n| step < lengths[n]) {
                     let row = n * h..(n + 1) * h;
                     hidden[row.clone()].copy_from_slice(&next[row.clone()]);

@@ -24,6 +24,8 @@ pub const ENTRIES: &[Entry] = &[
 pub enum Transpose {
     /// Transpose; `None` reverses the axes.
     Axes(Option<Vec<usize>>),
+    /// The first axis goes to the last place but one (FusedMatMul's batch transposition).
+    FirstInward,
     /// `[n, c, h, w]` to `[n, c/b², h·b, w·b]`.
     DepthToSpace {
         /// Block size b.
@@ -94,6 +96,7 @@ impl Transpose {
         };
         match self {
             Transpose::Axes(perm) => Ok(Self::order(perm, x.len())?.into_iter().map(|a| x[a]).collect()),
+            Transpose::FirstInward => Ok(first_inward(x.len()).into_iter().map(|a| x[a]).collect()),
             Transpose::DepthToSpace { block: b, .. } => {
                 let [n, c, h, w] = four()?;
                 Ok(vec![n, over(c, b * b, "the channels")?, times(h, *b), times(w, *b)])
@@ -106,12 +109,20 @@ impl Transpose {
     }
 }
 
+fn first_inward(rank: usize) -> Vec<usize> {
+    match rank {
+        0 | 1 => (0..rank).collect(),
+        _ => (1..rank - 1).chain([0, rank - 1]).collect(),
+    }
+}
+
 impl Family for Transpose {
     fn infer(&self, cx: &Infer) -> Result<Vec<Fact>> {
         let x = cx.fact(0)?;
         let shape = match (x.shape.dims(), self) {
             (Some(d), _) => Shape::partial(self.output(d)?),
             (None, Transpose::Axes(perm)) => perm.as_ref().map_or(Shape::UNKNOWN, |p| Shape::of_rank(p.len())),
+            (None, Transpose::FirstInward) => Shape::UNKNOWN,
             (None, _) => Shape::of_rank(4),
         };
         Ok(vec![x.with_shape(shape)])
@@ -127,6 +138,7 @@ impl Family for Transpose {
         // The input seen with its axes split, and the order in which those are written.
         let (split, order) = match self {
             Transpose::Axes(perm) => (x.dims().to_vec(), Self::order(perm, x.rank())?),
+            Transpose::FirstInward => (x.dims().to_vec(), first_inward(x.rank())),
             Transpose::DepthToSpace { block: b, column_row_depth } => {
                 let [n, c, h, w] = [x.dims()[0], out[1], x.dims()[2], x.dims()[3]];
                 if *column_row_depth {
