@@ -367,7 +367,7 @@ fn cases() -> Vec<Case> {
     vec![
         ms("FusedConv", &[pads.clone(), word("Relu")], xw(), 1),
         ms("FusedConv", &[pads.clone(), word("HardSigmoid"), ("activation_params", Attr::Floats(vec![0.3, 0.4]))], with(xw(), vec![Some(f(&[4], 3)), z()]), 1),
-        ms("FusedConv", &[pads.clone()], with(xw(), vec![None, z()]), 1),
+        ms("FusedConv", std::slice::from_ref(&pads), with(xw(), vec![None, z()]), 1),
         ms("NhwcConv", std::slice::from_ref(&pads), nhwc(), 1),
         ms("NhwcFusedConv", &[pads, word("Clip"), ("activation_params", Attr::Floats(vec![0.0, 0.5]))], with(nhwc(), vec![Some(f(&[1, 4, 5, 4], 4))]), 1),
         ms("FusedGemm", &[word("LeakyRelu"), ("activation_alpha", Attr::Float(0.2)), ("alpha", Attr::Float(0.5))], gemm(), 1),

@@ -663,7 +663,7 @@ fn cases() -> Vec<Case> {
         v
     };
     let two = ("num_heads", int(2));
-    let causal = ("unidirectional", int(1));
+    let causal = &[("unidirectional", int(1))][..];
     let x = || vec![Some(f(&[2, 3, 4], 1)), Some(f(&[4, 24], 2)), Some(f(&[24], 3))];
     let attention = |attrs: &[(&str, Attr)], inputs, outputs| {
         case("Attention", &[std::slice::from_ref(&two), attrs].concat(), inputs, outputs)
@@ -683,14 +683,14 @@ fn cases() -> Vec<Case> {
     let widths = [("qkv_hidden_sizes", Attr::Ints(vec![8, 8, 4]))];
     vec![
         attention(&[], x()[..2].to_vec(), 1),
-        attention(&[causal.clone()], with(x(), vec![i32s(&[2, 3], &[2])]), 1),
+        attention(causal, with(x(), vec![i32s(&[2, 3], &[2])]), 1),
         attention(&[], with(x(), vec![i32s(&[2, 3, 0, 1], &[4])]), 1),
         attention(&[], with(x(), vec![i32s(&[1, 1, 0, 1, 0, 1], &[2, 3]), None, Some(f(&[1, 2, 3, 3], 5))]), 1),
-        attention(&[causal.clone()], with(x(), vec![i32s(&[1; 30], &[2, 3, 5]), Some(f(&[2, 2, 2, 2, 4], 5))]), 2),
+        attention(causal, with(x(), vec![i32s(&[1; 30], &[2, 3, 5]), Some(f(&[2, 2, 2, 2, 4], 5))]), 2),
         attention(&[], with(x(), vec![i32s(&[1; 32], &[2, 1, 4, 4])]), 2),
         attention(&widths, vec![Some(f(&[2, 3, 4], 1)), Some(f(&[4, 20], 2)), Some(f(&[20], 3))], 1),
         mha(&[], qkv(), 1),
-        mha(&[causal.clone()], with(qkv(), vec![Some(f(&[22], 4)), None, Some(f(&[1, 2, 3, 5], 5))]), 3),
+        mha(causal, with(qkv(), vec![Some(f(&[22], 4)), None, Some(f(&[1, 2, 3, 5], 5))]), 3),
         mha(&[], with(qkv(), vec![None, None, None, Some(f(&[2, 2, 2, 4], 6)), Some(f(&[2, 2, 2, 3], 7))]), 3),
         mha(&[], with(qkv(), vec![None, i32s(&[1, 1, 0, 1, 0, 1, 1, 1, 1, 0], &[2, 5])]), 1),
         mha(&[], vec![Some(f(&[2, 3, 2, 3, 4], 1)), None, None, Some(f(&[24], 4))], 1),

@@ -178,9 +178,10 @@ impl Family for Recipe {
             let facts: Vec<Option<(Fact, Option<Tensor>)>> =
                 step.operands.iter().map(|o| o.as_ref().and_then(|o| look(o, cx.inputs, &made))).collect();
             let outputs: Vec<Option<&Fact>> = made[i].iter().map(|f| Some(&f.0)).collect();
-            match step.op.family().charge(&CostCx { inputs: &seen(&facts), outputs: &outputs }) {
-                Charge::Known(work) => total = total + work,
-                Charge::Unknown => return Charge::Unknown,
+            let work = step.op.family().charge(&CostCx { inputs: &seen(&facts), outputs: &outputs }).known();
+            match work {
+                Some(work) => total = total + work,
+                None => return Charge::Unknown,
             }
         }
         Charge::Known(total)
