@@ -103,14 +103,16 @@ pub fn class_of(graph: &Graph, node: &Node) -> Class {
         return Class::Unknown;
     }
     let is_static = |i: usize| node.inputs.get(i).copied().flatten().is_some_and(|v| graph.value(v).is_static);
-    let name = node.op_type.as_str();
+    // Quantised forms do the same work.
+    let name = node.op_type.strip_prefix("QLinear").unwrap_or(&node.op_type);
     match name {
         _ if name.ends_with("ConvTranspose") => Class::TransposedConv,
         _ if name.contains("Conv") => convolution(graph, node),
         _ if name.contains("Attention") => Class::Attention,
         _ if name.contains("MatMul") || name.contains("Gemm") => {
             // Two operands; quantised forms put scales and zero points between them.
-            if (0..node.inputs.len()).any(|i| is_static(i) && is_matrix(graph, node, i)) {
+            let packed = matches!(node.op, Op::NBits(_));
+            if packed || (0..node.inputs.len()).any(|i| is_static(i) && is_matrix(graph, node, i)) {
                 Class::Linear
             } else {
                 Class::MatMul
@@ -118,25 +120,59 @@ pub fn class_of(graph: &Graph, node: &Node) -> Class {
         }
         "Einsum" if (0..node.inputs.len()).any(is_static) => Class::Linear,
         "Einsum" => Class::MatMul,
-        "LSTM" | "GRU" | "RNN" => Class::Recurrent,
-        _ if name.ends_with("Normalization") || matches!(name, "LRN" | "LpNormalization") => Class::Normalization,
-        "Softmax" | "LogSoftmax" | "Hardmax" => Class::Softmax,
+        "LSTM" | "GRU" | "RNN" | "DynamicQuantizeLSTM" => Class::Recurrent,
+        _ if name.ends_with("Normalization") || name.ends_with("GroupNorm") || name == "LRN" => Class::Normalization,
+        "Softmax" | "BiasSoftmax" | "LogSoftmax" | "Hardmax" => Class::Softmax,
         _ if name.ends_with("Pool") || name.starts_with("Reduce") || matches!(name, "ArgMax" | "ArgMin" | "CumSum") => {
             Class::Reduction
         }
-        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Min" | "Max" | "Sum" | "Mean" | "Where" | "Equal"
-        | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "And" | "Or" | "Xor" | "BitShift" | "BitwiseAnd"
-        | "BitwiseOr" | "BitwiseXor" => Class::Elementwise,
+        "Add" | "BiasAdd" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Min" | "Max" | "Sum" | "Mean" | "Where"
+        | "Equal" | "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "And" | "Or" | "Xor" | "BitShift"
+        | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" => Class::Elementwise,
         "Relu" | "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Celu" | "ThresholdedRelu" | "Clip" | "Sigmoid"
         | "HardSigmoid" | "HardSwish" | "Swish" | "Mish" | "Tanh" | "Gelu" | "FastGelu" | "QuickGelu" | "BiasGelu"
-        | "Softplus" | "Softsign" | "Erf" | "Exp" | "Log" | "Sqrt" | "Reciprocal" | "Neg" | "Abs" | "Floor"
-        | "Ceil" | "Round" | "Sign" | "Sin" | "Cos" | "Tan" | "Asin" | "Acos" | "Atan" | "Sinh" | "Cosh" | "Asinh"
-        | "Acosh" | "Atanh" | "Shrink" | "Not" | "IsNaN" | "IsInf" | "BitwiseNot" => Class::Activation,
-        "Reshape" | "Transpose" | "Squeeze" | "Unsqueeze" | "Flatten" | "Identity" | "Concat" | "Split" | "Slice"
-        | "Gather" | "GatherElements" | "GatherND" | "Scatter" | "ScatterElements" | "ScatterND" | "Expand"
-        | "Tile" | "Pad" | "DepthToSpace" | "SpaceToDepth" | "Cast" | "CastLike" | "Dropout" | "Shape" | "Size"
-        | "ConstantOfShape" | "Constant" | "Range" | "OneHot" | "Compress" | "Trilu" | "EyeLike"
-        | "ReverseSequence" | "NonZero" | "Unique" | "Upsample" | "CenterCropPad" => Class::Movement,
+        | "BiasSplitGelu" | "Softplus" | "Softsign" | "Erf" | "Exp" | "Log" | "Sqrt" | "Reciprocal" | "Neg" | "Abs"
+        | "Floor" | "Ceil" | "Round" | "Sign" | "Sin" | "Cos" | "Tan" | "Asin" | "Acos" | "Atan" | "Sinh" | "Cosh"
+        | "Asinh" | "Acosh" | "Atanh" | "Shrink" | "Not" | "IsNaN" | "IsInf" | "BitwiseNot" => Class::Activation,
+        "Reshape"
+        | "Transpose"
+        | "Squeeze"
+        | "Unsqueeze"
+        | "Flatten"
+        | "Identity"
+        | "Concat"
+        | "Split"
+        | "Slice"
+        | "Gather"
+        | "GatherBlockQuantized"
+        | "ExpandDims"
+        | "GatherElements"
+        | "GatherND"
+        | "Scatter"
+        | "ScatterElements"
+        | "ScatterND"
+        | "Expand"
+        | "Tile"
+        | "Pad"
+        | "DepthToSpace"
+        | "SpaceToDepth"
+        | "Cast"
+        | "CastLike"
+        | "Dropout"
+        | "Shape"
+        | "Size"
+        | "ConstantOfShape"
+        | "Constant"
+        | "Range"
+        | "OneHot"
+        | "Compress"
+        | "Trilu"
+        | "EyeLike"
+        | "ReverseSequence"
+        | "NonZero"
+        | "Unique"
+        | "Upsample"
+        | "CenterCropPad" => Class::Movement,
         "If" | "Loop" | "Scan" | "SequenceMap" => Class::Control,
         _ => Class::Other,
     }
@@ -151,7 +187,8 @@ fn convolution(graph: &Graph, node: &Node) -> Class {
     // Quantised convolutions put scale and zero point after each operand.
     let weights = if node.op_type == "QLinearConv" { 3 } else { 1 };
     let (x, w) = (dims(0), dims(weights));
-    let channels = x.and_then(|s| s.dim(1));
+    let last = node.op_type.starts_with("Nhwc");
+    let channels = x.and_then(|s| s.dim(if last { s.rank()?.checked_sub(1)? } else { 1 }));
     let per_group = w.and_then(|s| s.dim(1));
     let (Some(channels), Some(per_group), Some(kernel)) =
         (channels, per_group, w.and_then(|s| Some(s.concrete()?.get(2..)?.to_vec())))

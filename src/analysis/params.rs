@@ -323,6 +323,10 @@ fn trace(
         return found(v, judge(&value.name, value.constant.as_ref(), value.fact.dtype, used));
     };
     let node = graph.node(id);
+    // A shape is no part of what it is the shape of.
+    if matches!(node.op_type.as_str(), "Shape" | "Size") {
+        return;
+    }
     // Some files write a weight as a size and a fill: an untrained weight is a weight.
     let float = value.fact.dtype.is_some_and(|d| d.is_float());
     if node.op_type == "ConstantOfShape" && float && (used.role == Role::Weight || used.scales) {
