@@ -8,6 +8,7 @@ pub mod error;
 pub mod files;
 pub mod ir;
 pub mod kernels;
+pub mod lens;
 pub mod measure;
 pub mod onnx;
 pub mod ops;

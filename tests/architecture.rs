@@ -18,6 +18,7 @@ const ROOMS: &[&str] = &[
     "onnx",
     "zoo",
     "analysis",
+    "lens",
     "simd",
     "engine::pool",
     "kernels",

@@ -130,6 +130,7 @@ fn report(command: &'static str) -> Report {
             platform: "test os".into(),
         }),
         conventions: conventions::totals("madds-bias,flops-core", &model.graph, &analysis).unwrap(),
+        lenses: Vec::new(),
         warnings: vec!["a warning of the run".into()],
     })
 }

@@ -219,6 +219,10 @@ pub struct CountArgs {
     /// Inputs for --executed and --verify: an .npz archive with an array per graph input (made up if not given)
     #[arg(long, short, value_name = "X.npz")]
     pub input: Option<PathBuf>,
+    /// Also print the figure other counters give, and the whole difference line by line: all, or a list of fvcore, thop,
+    /// ultralytics-thop, ptflops, ptflops-aten, torchinfo, torchprofile, calflops, torch, onnx-tool, tract, paper
+    #[arg(long = "as", value_name = "NAMES")]
+    pub lens: Option<String>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

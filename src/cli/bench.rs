@@ -78,6 +78,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         paired_speedup: paired,
         host: Some(Host::read()),
         conventions: Vec::new(),
+        lenses: Vec::new(),
         warnings,
     });
     report.layers.clear();

@@ -32,6 +32,7 @@ pub fn run(args: &CountArgs) -> Result<u8> {
     for text in &model.notes {
         note(args.model.quiet, text);
     }
+    let lenses = args.lens.as_deref().map_or(Ok(Vec::new()), |names| crate::lens::look(names, &model, &analysis))?;
     // The proof may take a while and may fail: the report comes first, unless it is for a machine that wants the warnings.
     let report = compose(Source {
         command: "count",
@@ -44,6 +45,7 @@ pub fn run(args: &CountArgs) -> Result<u8> {
         paired_speedup: None,
         host: None,
         conventions,
+        lenses,
         warnings: Vec::new(),
     });
     let covered = covered(&args.view, &report);

@@ -79,6 +79,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         paired_speedup: None,
         host: Some(Host::read()),
         conventions,
+        lenses: Vec::new(),
         warnings,
     });
     let covered = count::covered(&args.view, &report);

@@ -7,6 +7,7 @@ use crate::analysis::{Analysis, Class, class_of};
 use crate::cost::Work;
 use crate::engine::Path;
 use crate::ir::{Graph, Model, NodeId};
+use crate::lens::Lens;
 use crate::measure::Profile;
 use crate::measure::host::Host;
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +34,8 @@ pub struct Source<'a> {
     pub host: Option<Host>,
     /// Totals under other conventions.
     pub conventions: Vec<Convention>,
+    /// What other counters print.
+    pub lenses: Vec<Lens>,
     /// Things the reader must know, besides what the model's own notes say.
     pub warnings: Vec<String>,
 }
@@ -97,6 +100,7 @@ pub fn compose(source: Source) -> Report {
         speedup,
         main,
         conventions: source.conventions,
+        lenses: source.lenses,
         host: source.host,
         findings: Vec::new(),
         warnings,

@@ -5,6 +5,7 @@ use super::columns::{COLUMNS, Cell};
 use super::model::{Latency, Layer, Port, Report, SCHEMA};
 use crate::cost::Span;
 use crate::error::{Error, Result};
+use crate::lens::Lens;
 use crate::tensor::Shape;
 use serde_json::{Map, Value, json};
 
@@ -83,6 +84,19 @@ fn latency(l: &Latency) -> Value {
     })
 }
 
+fn lens(l: &Lens) -> Value {
+    json!({
+        "tool": l.tool,
+        "version": l.version,
+        "figure_name": l.figure_name,
+        "figure": l.figure,
+        "ours_madds": l.ours_madds,
+        "lines": l.lines.iter()
+            .map(|line| json!({ "why": line.why, "nodes": line.nodes, "amount": line.amount })).collect::<Vec<_>>(),
+        "notes": l.notes,
+    })
+}
+
 fn document(report: &Report) -> Value {
     let m = &report.model;
     let t = &report.totals;
@@ -152,6 +166,7 @@ fn document(report: &Report) -> Value {
         "speedup": report.speedup,
         "conventions": report.conventions.iter()
             .map(|c| (c.name.to_string(), json!({ "value": c.value, "meaning": c.words }))).collect::<Map<_, _>>(),
+        "as": report.lenses.iter().map(lens).collect::<Vec<_>>(),
         "not_learned": report.not_learned.iter()
             .map(|(why, n)| json!({ "why": why, "elements": n })).collect::<Vec<_>>(),
         "findings": report.findings,

@@ -34,6 +34,16 @@ pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
     for (name, value, remark) in people::totals(report) {
         out.push_str(&line([escaped(&name), value, escaped(&remark)].into_iter()));
     }
+    for l in &report.lenses {
+        let (name, rows) = people::rosetta(l);
+        out.push_str(&format!("\n| as {} | nodes | |\n|--:|--:|:--|\n", escaped(&name)));
+        for [amount, nodes, why] in rows {
+            out.push_str(&line([escaped(&amount), nodes, escaped(&why)].into_iter()));
+        }
+        for note in &l.notes {
+            out.push_str(&format!("\n{}\n", escaped(note)));
+        }
+    }
     if !report.latency.is_empty() {
         out.push_str("\n| path | latency |\n|:--|:--|\n");
         for (path, text) in people::latencies(report) {

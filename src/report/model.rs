@@ -4,6 +4,7 @@ use super::conventions::Convention;
 use crate::analysis::{Class, Totals};
 use crate::cost::{Span, Traffic, Work, WorkSpan};
 use crate::engine::Path;
+use crate::lens::Lens;
 use crate::measure::Stats;
 use crate::measure::host::Host;
 use crate::tensor::{DType, Fact, Shape};
@@ -286,6 +287,8 @@ pub struct Report {
     pub main: Option<Path>,
     /// Totals under other conventions, if asked for.
     pub conventions: Vec<Convention>,
+    /// What other counters print, if asked for.
+    pub lenses: Vec<Lens>,
     /// The machine, if something was measured.
     pub host: Option<Host>,
     /// Plain sentences: where time and MAdds part, and why.

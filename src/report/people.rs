@@ -4,6 +4,7 @@ use super::columns::Cell;
 use super::model::{Kind, Latency, Layer, Report, Time};
 use crate::cost::Span;
 use crate::error::printable;
+use crate::lens::Lens;
 use crate::units::{exact, iec, ms, percent, plural, rate, si};
 
 /// A cell as people read it.
@@ -141,6 +142,19 @@ fn bounds(s: Span) -> Option<String> {
         (None, Some(high)) => Some(format!(", at most {}", exact(high))),
         (None, None) => Some(", with no upper bound".to_string()),
     }
+}
+
+/// What other counters print: (tool and figure, our MAdds and every line that leads there as (amount, nodes, reason), notes).
+pub fn rosetta(l: &Lens) -> (String, Vec<[String; 3]>) {
+    let name = format!("{} {} \"{}\"", l.tool, l.version, l.figure_name);
+    let signed = |n: i64| format!("{}{}", if n < 0 { "-" } else { "+" }, exact(n.unsigned_abs()));
+    let mut rows = Vec::new();
+    if let Some(figure) = l.figure {
+        rows.push([exact(l.ours_madds), String::new(), "our MAdds".to_string()]);
+        rows.extend(l.lines.iter().map(|line| [signed(line.amount), line.nodes.to_string(), line.why.clone()]));
+        rows.push([format!("= {}", exact(figure)), String::new(), format!("what {} prints", l.tool)]);
+    }
+    (name, rows)
 }
 
 /// The latency lines, as (path, sentence).

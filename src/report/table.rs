@@ -155,6 +155,26 @@ fn elide_name(name: &str, room: usize) -> String {
     }
 }
 
+/// A counter's figure and the lines from ours to it.
+fn rosetta(l: &crate::lens::Lens, width: usize) -> String {
+    let (name, rows) = people::rosetta(l);
+    let mut out = wrap(&name, "As ", "   ", width);
+    let (amount, nodes) = (width_of(&rows, 0), width_of(&rows, 1).max(1));
+    for [a, n, why] in &rows {
+        let first =
+            format!("  {}{a}  {}{n}  ", " ".repeat(amount - a.chars().count()), " ".repeat(nodes - n.chars().count()));
+        out.push_str(&wrap(why, &first, &" ".repeat((amount + nodes + 6).min(width / 2)), width));
+    }
+    for note in &l.notes {
+        out.push_str(&wrap(note, "  ", "  ", width));
+    }
+    out
+}
+
+fn width_of(rows: &[[String; 3]], i: usize) -> usize {
+    rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)
+}
+
 /// Draws the report.
 pub fn render(report: &Report, look: &Look) -> Result<Vec<u8>> {
     let width = look.width.max(40);
@@ -185,6 +205,10 @@ pub fn render(report: &Report, look: &Look) -> Result<Vec<u8>> {
         let first = format!("{name:label$}  {}{v}  ", " ".repeat(pad));
         let later = " ".repeat((label + value + 4).min(width / 2));
         out.push_str(&wrap(remark, &first, &later, width));
+    }
+    for l in &report.lenses {
+        out.push('\n');
+        out.push_str(&rosetta(l, width));
     }
     if report.classes.len() > 1 && !report.layers.is_empty() {
         out.push('\n');

@@ -1,0 +1,406 @@
+//! Which module made each call: from its class where the file tells, else from who else is in its scope. Attention modules are put
+//! together, and encoder layers that torch runs as one kernel are marked.
+
+use super::calls::{Act, Call, Module, MultiHead, Norm, Pool, Program, Spelling, What};
+use super::evidence;
+use super::recognize::Draft;
+use crate::ir::{Graph, NodeId, Source};
+use std::collections::{BTreeSet, HashMap};
+
+/// Decides modules and finishes the program.
+pub fn assign(graph: &Graph, mut drafts: Vec<Draft>, told: bool, mut program: Program) -> Program {
+    let scopes = Scopes::of(graph, &drafts);
+    for d in &mut drafts {
+        d.call.module = scopes.module(d);
+    }
+    if drafts.iter().any(|d| d.origin.path.is_none()) {
+        program
+            .notes
+            .push("node names do not say which calls were modules: taken for modules wherever torch.nn has one".into());
+    }
+    if !told {
+        spelling(graph, &mut drafts, &mut program);
+    }
+    parameters(graph, &mut drafts, &scopes);
+    timm(&mut drafts);
+    let mut calls = attention_modules(graph, drafts);
+    fused_layers(&mut calls);
+    program.calls = calls.into_iter().map(|(call, _)| call).collect();
+    program
+}
+
+/// The parent of a dotted path.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(p, _)| p)
+}
+
+fn path(d: &Draft) -> &str {
+    d.origin.path.as_deref().unwrap_or("")
+}
+
+/// Kinds of calls, to tell whether a scope holds only one.
+fn kind(what: &What) -> &'static str {
+    match what {
+        What::Conv(_) => "conv",
+        What::Linear { .. } => "linear",
+        What::Addmm { .. } => "addmm",
+        What::Product { .. } => "product",
+        What::Attention => "attention",
+        What::MultiHead(_) => "multi-head",
+        What::Recurrent(_) => "recurrent",
+        What::Norm { .. } => "norm",
+        What::Act(_) => "activation",
+        What::Softmax { .. } => "softmax",
+        What::Pool(_) => "pool",
+        What::Upsample(_) => "upsample",
+        What::Embedding(_) => "embedding",
+        What::Mul => "mul",
+        What::Parameters(_) => "parameters",
+        What::GridSample(_) => "grid sample",
+    }
+}
+
+fn folded(what: &What) -> bool {
+    matches!(what, What::Norm { norm: Norm::Batch(true), .. })
+}
+
+/// Who is in which scope.
+struct Scopes {
+    kinds: HashMap<String, BTreeSet<&'static str>>,
+    /// Paths with modules inside.
+    outer: BTreeSet<String>,
+}
+
+impl Scopes {
+    fn of(graph: &Graph, drafts: &[Draft]) -> Scopes {
+        let mut scopes = Scopes { kinds: HashMap::new(), outer: BTreeSet::new() };
+        for node in graph.nodes().iter().filter(|n| !n.is_static) {
+            let origin = evidence::origin(node);
+            let mut at = origin.path.as_deref().unwrap_or("");
+            while !at.is_empty() {
+                at = parent(at);
+                if !scopes.outer.insert(at.to_string()) {
+                    break;
+                }
+            }
+        }
+        for d in drafts.iter().filter(|d| !folded(&d.call.what)) {
+            scopes.kinds.entry(path(d).to_string()).or_default().insert(kind(&d.call.what));
+        }
+        scopes
+    }
+
+    /// Whether the scope is a module that does one thing.
+    fn is_leaf(&self, path: &str) -> bool {
+        !path.is_empty() && !self.outer.contains(path) && self.kinds.get(path).is_some_and(|k| k.len() == 1)
+    }
+
+    fn module(&self, d: &Draft) -> Module {
+        let usual = usual(&d.call.what);
+        let always =
+            matches!(d.call.what, What::Conv(_) | What::Norm { norm: Norm::Batch(_), .. } | What::Recurrent(_));
+        let Some(class) = d.origin.classes.last() else {
+            let module = d.origin.path.is_none() || self.is_leaf(path(d)) || always;
+            return if module { usual } else { Module::Function };
+        };
+        let short = class.rsplit('.').next().unwrap_or(class);
+        let norm = short.contains("Norm");
+        match class.strip_prefix("torch.nn.modules.") {
+            // The node of a folded BatchNorm says BatchNorm, of which the convolution is no part.
+            Some(_) if norm && !matches!(d.call.what, What::Norm { .. }) => usual,
+            Some(rest)
+                if !rest.starts_with("container.")
+                    && !rest.starts_with("transformer.")
+                    && short != "MultiheadAttention" =>
+            {
+                Module::Nn(short.to_string())
+            }
+            Some(_) => Module::Function,
+            None if folded(&d.call.what) && !norm => usual,
+            None if self.is_leaf(path(d)) => Module::Custom(short.to_string()),
+            None => Module::Function,
+        }
+    }
+}
+
+/// The torch.nn class such a call usually comes from.
+fn usual(what: &What) -> Module {
+    let class = match what {
+        What::Conv(c) if c.transposed => "ConvTranspose2d",
+        What::Conv(_) => "Conv2d",
+        What::Linear { .. } => "Linear",
+        What::Addmm { .. } => return Module::Custom("Conv1D".into()),
+        What::Recurrent(r) => match r.gates {
+            4 => "LSTM",
+            3 => "GRU",
+            _ => "RNN",
+        },
+        What::Norm { norm, .. } => match norm {
+            Norm::Batch(_) => "BatchNorm2d",
+            Norm::Layer => "LayerNorm",
+            Norm::Group => "GroupNorm",
+            Norm::Instance => "InstanceNorm2d",
+            Norm::Rms => "RMSNorm",
+        },
+        What::Act(act) => match act {
+            Act::Relu => "ReLU",
+            Act::Relu6 => "ReLU6",
+            Act::LeakyRelu => "LeakyReLU",
+            Act::PRelu => "PReLU",
+            Act::Elu => "ELU",
+            Act::Silu => "SiLU",
+            Act::Gelu => "GELU",
+            Act::HardSwish => "Hardswish",
+            Act::HardSigmoid => "Hardsigmoid",
+            Act::Sigmoid => "Sigmoid",
+            Act::Tanh => "Tanh",
+            Act::Mish => "Mish",
+            Act::Softplus => "Softplus",
+        },
+        What::Softmax { log: true, .. } => "LogSoftmax",
+        What::Softmax { .. } => "Softmax",
+        What::Pool(pool) => match pool {
+            Pool::Max => "MaxPool2d",
+            Pool::Average(_) => "AvgPool2d",
+            Pool::AdaptiveAverage => "AdaptiveAvgPool2d",
+            Pool::AdaptiveMax => "AdaptiveMaxPool2d",
+            Pool::Mean => return Module::Function,
+        },
+        What::Upsample(_) => "Upsample",
+        What::Embedding(_) => "Embedding",
+        What::Product { .. }
+        | What::Attention
+        | What::MultiHead(_)
+        | What::Mul
+        | What::Parameters(_)
+        | What::GridSample(_) => return Module::Function,
+    };
+    Module::Nn(class.into())
+}
+
+/// How products of activations were written, where nothing tells: one linear layer for q, k and v, or a scaled query, goes with `@`
+/// and `x.softmax()`; separate layers and divided scores go with `torch.matmul` and `F.softmax`.
+fn spelling(graph: &Graph, drafts: &mut [Draft], program: &mut Program) {
+    let mut at = BTreeSet::new();
+    for d in drafts.iter() {
+        if let What::Linear { k, n, .. } = d.call.what
+            && n == 3 * k
+        {
+            at.insert(path(d).to_string());
+            at.insert(parent(path(d)).to_string());
+        }
+        if let (What::Product { .. }, Some(&node)) = (&d.call.what, d.call.nodes.first())
+            && scaled_query(graph, node)
+        {
+            at.insert(path(d).to_string());
+        }
+    }
+    let mut assumed = false;
+    for d in drafts.iter_mut() {
+        let by_operator = at.contains(path(d));
+        match &mut d.call.what {
+            What::Product { spelling: spelling @ Spelling::Matmul, .. } => {
+                assumed = true;
+                if by_operator {
+                    *spelling = Spelling::At;
+                }
+            }
+            What::Softmax { patched, .. } if d.call.module == Module::Function => *patched = !by_operator,
+            _ => {}
+        }
+    }
+    program.spelling_assumed = assumed;
+}
+
+/// Whether the first operand of a product is something times a single number.
+fn scaled_query(graph: &Graph, product: NodeId) -> bool {
+    let node = graph.node(product);
+    let Some(lhs) = node.inputs.first().copied().flatten() else { return false };
+    let Source::Node(id, _) = graph.value(lhs).source else { return false };
+    let mul = graph.node(id);
+    let scalar = |v: &crate::ir::ValueId| graph.value(*v).is_static && graph.value(*v).fact.elements() == Some(1);
+    mul.op_type == "Mul" && mul.inputs.iter().flatten().any(scalar)
+}
+
+/// Learned vectors that custom leaf modules (an RMSNorm written out) use elementwise.
+fn parameters(graph: &Graph, drafts: &mut Vec<Draft>, scopes: &Scopes) {
+    let mut made: Vec<Draft> = Vec::new();
+    for d in drafts.iter().filter(|d| matches!(d.call.what, What::Mul)) {
+        let (Some(&id), at) = (d.call.nodes.first(), path(d)) else { continue };
+        if at.is_empty() || scopes.outer.contains(at) {
+            continue;
+        }
+        let class = d.origin.classes.last().map_or("", |c| c.rsplit('.').next().unwrap_or(c)).to_string();
+        let own = |v: &crate::ir::ValueId| {
+            let value = graph.value(*v);
+            let rest = value.name.rsplit_once('.');
+            let owned = rest.is_some_and(|(p, n)| p.ends_with(at) && (n == "weight" || n == "bias"));
+            if value.is_static && owned { value.fact.elements() } else { None }
+        };
+        if let Some(n) = graph.node(id).inputs.iter().flatten().find_map(own) {
+            let what = What::Parameters(n as i128);
+            made.push(Draft {
+                call: Call { what, module: Module::Custom(class), ..d.call.clone() },
+                origin: d.origin.clone(),
+            });
+        }
+    }
+    drafts.extend(made);
+}
+
+/// Marks what runs inside timm's Attention: its class, or `blocks.N.attn` with a joint projection.
+fn timm(drafts: &mut [Draft]) {
+    let joint: BTreeSet<String> = drafts
+        .iter()
+        .filter(|d| matches!(d.call.what, What::Linear { k, n, .. } if n == 3 * k) && path(d).ends_with(".qkv"))
+        .map(|d| parent(path(d)).to_string())
+        .collect();
+    for d in drafts.iter_mut() {
+        let class = d.origin.classes.last().map_or("", String::as_str);
+        let told = class == "timm.layers.attention.Attention" || class == "timm.models.vision_transformer.Attention";
+        let named = d.origin.classes.is_empty() && path(d).starts_with("blocks.") && joint.contains(path(d));
+        // The call whose result is [batch, heads, tokens, width].
+        let result = match &d.call.what {
+            What::Attention => true,
+            What::Product { lhs, .. } => lhs.last() == lhs.get(lhs.len().wrapping_sub(2)),
+            _ => false,
+        };
+        if (told || named) && result {
+            d.call.in_timm_attention = Some(path(d).to_string());
+        }
+    }
+}
+
+/// The scope of the nn.MultiheadAttention a draft belongs to.
+fn multi_head_scope(graph: &Graph, d: &Draft, squeezed: &BTreeSet<String>) -> Option<String> {
+    let at = path(d);
+    if let Some(class) = d.origin.classes.last() {
+        return (class == "torch.nn.modules.activation.MultiheadAttention").then(|| at.to_string());
+    }
+    let What::Linear { k, n, .. } = d.call.what else { return None };
+    if let Some(outer) = at.strip_suffix(".in_proj") {
+        return Some(outer.to_string());
+    }
+    if d.call.module != Module::Function {
+        return None;
+    }
+    let names =
+        |id: NodeId| graph.node(id).inputs.iter().flatten().map(|v| graph.value(*v).name.clone()).collect::<Vec<_>>();
+    let mut all: Vec<String> = d.call.nodes.iter().flat_map(|&id| names(id)).collect();
+    // The Add of a bias is not among the costly nodes.
+    for &id in &d.call.nodes {
+        for out in graph.node(id).outputs.iter().flatten() {
+            let readers = graph.iter().filter(|(_, r)| r.inputs.contains(&Some(*out)));
+            all.extend(readers.flat_map(|(r, _)| names(r)));
+        }
+    }
+    let own = all.iter().any(|name| name.contains("in_proj_") || name.contains("out_proj."));
+    (own || (n == 3 * k && squeezed.contains(at))).then(|| at.to_string())
+}
+
+/// Puts the calls of each nn.MultiheadAttention together.
+fn attention_modules(graph: &Graph, drafts: Vec<Draft>) -> Vec<(Call, String)> {
+    let squeezed: BTreeSet<String> = graph
+        .nodes()
+        .iter()
+        .filter(|n| n.op_type == "Squeeze" && !n.is_static)
+        .filter_map(|n| evidence::origin(n).path)
+        .collect();
+    let scopes: BTreeSet<String> = drafts.iter().filter_map(|d| multi_head_scope(graph, d, &squeezed)).collect();
+    let scope_of = |d: &Draft| {
+        let at = path(d);
+        let inner = at.strip_suffix(".in_proj").or_else(|| at.strip_suffix(".out_proj")).unwrap_or(at);
+        scopes.get(inner).cloned()
+    };
+    let mut out: Vec<(Call, String)> = Vec::new();
+    let mut open: Vec<(String, Vec<Draft>)> = Vec::new();
+    for d in drafts {
+        let Some(scope) = scope_of(&d) else {
+            out.push((d.call.clone(), path(&d).to_string()));
+            continue;
+        };
+        // A module that is called again starts again with its input projection.
+        let starts = matches!(d.call.what, What::Linear { k, n, .. } if n == 3 * k);
+        match open.iter_mut().rev().find(|(s, _)| *s == scope).filter(|_| !starts) {
+            Some((_, group)) => group.push(d),
+            None => open.push((scope, vec![d])),
+        }
+    }
+    for (scope, group) in open {
+        match multi_head(graph, &group) {
+            Some(call) => out.push((call, scope)),
+            None => out.extend(group.into_iter().map(|d| (d.call, scope.clone()))),
+        }
+    }
+    out.sort_by_key(|(call, _)| call.nodes.first().copied());
+    out
+}
+
+/// One call of an nn.MultiheadAttention from what is inside.
+fn multi_head(graph: &Graph, group: &[Draft]) -> Option<Call> {
+    let mut calls: Vec<Call> = group.iter().map(|d| d.call.clone()).collect();
+    calls.iter_mut().for_each(|c| c.module = Module::Function);
+    let first = calls.iter().find(|c| matches!(c.what, What::Linear { .. }))?;
+    let What::Linear { k: embed, n, bias } = first.what else { return None };
+    let last = calls.iter().rev().find(|c| matches!(c.what, What::Product { .. } | What::Attention))?;
+    let &[.., queries, width] = last.output.as_slice() else { return None };
+    let heads = embed / (width as i128).max(1);
+    let keys = match calls.iter().find(|c| matches!(c.what, What::Product { .. })) {
+        Some(scores) => *scores.output.last()? as i128,
+        // Two products of q·k·(d + d).
+        None => last.madds / (last.made() * 2).max(1),
+    };
+    let packed = n == 3 * embed;
+    let batch = first.read() / (embed * queries as i128).max(1);
+    let zoo = group.iter().any(|d| path(d).ends_with(".in_proj"));
+    let data = graph.node(*first.nodes.first()?).inputs.first().copied().flatten()?;
+    let batch_first = match graph.value(data).source {
+        Source::Node(id, _) => {
+            graph.node(id).op_type == "Transpose"
+                && evidence::origin(graph.node(id)).path.as_deref() == Some(path(&group[0]))
+        }
+        _ => false,
+    };
+    let fused = packed && bias && heads % 2 == 0 && (batch_first || zoo);
+    let costly: Vec<NodeId> = calls.iter().filter(|c| c.madds > 0).flat_map(|c| c.nodes.clone()).collect();
+    Some(Call {
+        nodes: costly,
+        madds: calls.iter().map(|c| c.madds).sum(),
+        input: first.input.clone(),
+        output: calls.last()?.output.clone(),
+        module: Module::Nn("MultiheadAttention".into()),
+        in_fused_layer: false,
+        in_timm_attention: None,
+        what: What::MultiHead(MultiHead {
+            batch,
+            queries: queries as i128,
+            keys,
+            embed,
+            heads,
+            bias,
+            fused,
+            inner: calls,
+        }),
+    })
+}
+
+/// Marks the calls of encoder layers that torch runs as one kernel: attention that it runs so, two linear layers, two norms.
+fn fused_layers(calls: &mut [(Call, String)]) {
+    let paths: BTreeSet<String> = calls.iter().map(|(_, p)| p.clone()).collect();
+    let layers: Vec<String> = calls
+        .iter()
+        .filter(|(c, p)| matches!(&c.what, What::MultiHead(m) if m.fused) && p.ends_with("self_attn"))
+        .map(|(_, p)| parent(p).to_string())
+        .filter(|layer| {
+            let has = |child: &str| {
+                paths.contains(&if layer.is_empty() { child.to_string() } else { format!("{layer}.{child}") })
+            };
+            ["linear1", "linear2", "norm1", "norm2"].iter().all(|c| has(c)) && !has("multihead_attn")
+        })
+        .collect();
+    for (call, path) in calls.iter_mut() {
+        let inside =
+            |l: &String| l.is_empty() || path == l || path.strip_prefix(l.as_str()).is_some_and(|r| r.starts_with('.'));
+        call.in_fused_layer = layers.iter().any(inside);
+    }
+}
