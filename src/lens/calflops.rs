@@ -2,7 +2,7 @@
 //! <https://github.com/MrYxJ/calculate-flops.pytorch/blob/main/calflops/pytorch_ops.py>. The `@` operator, bmm, fused attention and
 //! einsum (in MACs) are not patched; recurrent layers have FLOPs but no MACs.
 
-use super::calls::{Act, Call, Conv, Norm, Pool, Recurrent, Spelling, Upsample, What};
+use super::calls::{Act, Call, Conv, Norm, Pool, Recurrent, Spelling, What};
 use super::{Books, Subject, Tool, volume};
 
 pub const MACS: Tool = Tool { name: "calflops", version: "0.3.2", figure: "MACs", count: macs };
@@ -103,7 +103,7 @@ fn others(s: &Subject, call: &Call, books: &mut Books) {
         What::Conv(c) if c.bias => books.add("bias of convolutions: 1 per output element", n, call.made()),
         What::Addmm { n: out, .. } => books.add("addmm: its bias vector once", n, *out),
         What::Product { spelling: Spelling::Einsum, .. } => {
-            books.add("einsum has FLOPs though no MACs", n, 2 * call.madds);
+            books.add("einsum has FLOPs though no MACs", n, super::four_digits(2 * call.madds));
         }
         What::MultiHead(m) if !m.fused || s.gradients => m.inner.iter().for_each(|c| others(s, c, books)),
         What::Recurrent(r) => books.add("recurrent layers have FLOPs though no MACs", n, recurrent(r)),
@@ -118,22 +118,15 @@ fn others(s: &Subject, call: &Call, books: &mut Books) {
             };
             books.add(why, n, per * call.read());
         }
+        // An encoder layer keeps the function it was made with, from before it was patched.
+        What::Act(_) if call.in_encoder_layer => {}
         What::Act(Act::Relu | Act::PRelu | Act::Elu | Act::LeakyRelu | Act::Silu | Act::Gelu) => {
             books.add("ReLU, LeakyReLU, PReLU, ELU, SiLU, GELU: 1 per element", 1, call.read())
         }
         What::Softmax { log: false, patched: true, .. } => books.add("softmax: 1 per element", 1, call.read()),
         What::Pool(Pool::Mean) => {}
         What::Pool(_) => books.add("pooling: 1 per input element", 1, call.read()),
-        What::Upsample(_) => upsample(call, books),
-        _ => {}
-    }
-}
-
-fn upsample(call: &Call, books: &mut Books) {
-    match call.what {
-        What::Upsample(Upsample::Nearest | Upsample::Linear | Upsample::Cubic) => {
-            books.add("interpolation: 1 per input element", 1, call.read());
-        }
+        What::Upsample(_) => books.add("interpolation: 1 per input element", 1, call.read()),
         _ => {}
     }
 }

@@ -43,10 +43,12 @@ pub struct Call {
     pub output: Vec<usize>,
     /// Our MAdds of its nodes.
     pub madds: i128,
+    /// Inside an nn.TransformerEncoderLayer.
+    pub in_encoder_layer: bool,
     /// Inside an nn.TransformerEncoderLayer that torch runs as one kernel.
     pub in_fused_layer: bool,
-    /// Inside timm's Attention module, whose path this is.
-    pub in_timm_attention: Option<String>,
+    /// Inside timm's Attention module.
+    pub in_timm_attention: bool,
 }
 
 impl Call {
@@ -224,8 +226,8 @@ pub enum Upsample {
 pub enum What {
     /// A convolution.
     Conv(Conv),
-    /// `linear`: `k` inputs, `n` outputs.
-    Linear { k: i128, n: i128, bias: bool },
+    /// `linear`: `k` inputs, `n` outputs; whether the operand lies in memory as it is read.
+    Linear { k: i128, n: i128, bias: bool, contiguous: bool },
     /// `addmm(bias, x, weight)`, as transformers' Conv1D does.
     Addmm { k: i128, n: i128 },
     /// A product of two tensors: sizes of both.

@@ -17,11 +17,11 @@ fn count(s: &Subject, books: &mut Books) {
 
 fn one(s: &Subject, call: &Call, books: &mut Books) {
     let mut instead = |theirs: i128, why: &'static str| books.add(why, call.nodes.len(), theirs - call.madds);
-    if call.in_fused_layer && !s.gradients {
-        return instead(0, "nn.TransformerEncoderLayer runs as one kernel in evaluation, which has no handler");
-    }
     match &call.what {
         What::Product { spelling: Spelling::Baddbmm, .. } => instead(0, "baddbmm has no handler"),
+        What::Product { spelling: Spelling::Einsum, .. } => {
+            instead(super::four_digits(2 * call.madds) / 2, "einsum: what numpy.einsum_path prints, to four digits");
+        }
         What::Product { lhs, rhs, .. } => {
             let n = rhs.last().map_or(1, |&d| d as i128);
             instead(volume(lhs) * n, "matmul counts the batch of its first operand only");

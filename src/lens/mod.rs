@@ -173,6 +173,11 @@ fn through(tool: &'static Tool, subject: &Subject) -> Lens {
     Lens { tool: tool.name, version: tool.version, figure_name: tool.figure, figure, ours_madds, lines, notes }
 }
 
+/// FLOPs as `numpy.einsum_path` prints them: to four digits.
+fn four_digits(n: i128) -> i128 {
+    format!("{:.3e}", n as f64).parse::<f64>().map_or(n, |f| f as i128)
+}
+
 /// Elements of known dims.
 fn volume(dims: &[usize]) -> i128 {
     dims.iter().map(|&d| d as i128).product()

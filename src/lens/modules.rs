@@ -60,6 +60,14 @@ fn kind(what: &What) -> &'static str {
     }
 }
 
+/// Where timm's norm after a convolution keeps its activation: `conv1` has `bn1.act`, `conv_pw` has `bn1.act` and so on; only the
+/// commonest naming is told apart.
+fn norm_with_activation(conv: &str) -> String {
+    let (scope, last) = conv.rsplit_once('.').unwrap_or(("", conv));
+    let bn = last.replacen("conv", "bn", 1);
+    if scope.is_empty() { format!("{bn}.act") } else { format!("{scope}.{bn}.act") }
+}
+
 fn folded(what: &What) -> bool {
     matches!(what, What::Norm { norm: Norm::Batch(true), .. })
 }
@@ -67,16 +75,21 @@ fn folded(what: &What) -> bool {
 /// Who is in which scope.
 struct Scopes {
     kinds: HashMap<String, BTreeSet<&'static str>>,
+    /// Paths with transpositions.
+    transposed: BTreeSet<String>,
     /// Paths with modules inside.
     outer: BTreeSet<String>,
 }
 
 impl Scopes {
     fn of(graph: &Graph, drafts: &[Draft]) -> Scopes {
-        let mut scopes = Scopes { kinds: HashMap::new(), outer: BTreeSet::new() };
+        let mut scopes = Scopes { kinds: HashMap::new(), transposed: BTreeSet::new(), outer: BTreeSet::new() };
         for node in graph.nodes().iter().filter(|n| !n.is_static) {
             let origin = evidence::origin(node);
             let mut at = origin.path.as_deref().unwrap_or("");
+            if node.op_type == "Transpose" {
+                scopes.transposed.insert(at.to_string());
+            }
             while !at.is_empty() {
                 at = parent(at);
                 if !scopes.outer.insert(at.to_string()) {
@@ -100,6 +113,17 @@ impl Scopes {
         let always =
             matches!(d.call.what, What::Conv(_) | What::Norm { norm: Norm::Batch(_), .. } | What::Recurrent(_));
         let Some(class) = d.origin.classes.last() else {
+            // A norm that transposes is a subclass for images.
+            if matches!(d.call.what, What::Norm { norm: Norm::Layer, .. })
+                && self.is_leaf(path(d))
+                && self.transposed.contains(path(d))
+            {
+                return Module::Custom("LayerNorm2d".into());
+            }
+            // `bn1.act`: a norm with an activation inside is no plain nn.BatchNorm.
+            if folded(&d.call.what) && self.kinds.contains_key(&norm_with_activation(path(d))) {
+                return Module::Custom("BatchNormAct2d".into());
+            }
             let module = d.origin.path.is_none() || self.is_leaf(path(d)) || always;
             return if module { usual } else { Module::Function };
         };
@@ -116,11 +140,17 @@ impl Scopes {
                 Module::Nn(short.to_string())
             }
             Some(_) => Module::Function,
+            None if norm && !matches!(d.call.what, What::Norm { .. }) && by_batch_norm(d) => usual,
             None if folded(&d.call.what) && !norm => usual,
             None if self.is_leaf(path(d)) => Module::Custom(short.to_string()),
             None => Module::Function,
         }
     }
+}
+
+/// Whether the nodes say they are a BatchNorm (what it was folded into is beside it).
+fn by_batch_norm(d: &Draft) -> bool {
+    d.origin.aten.as_deref().is_some_and(|a| a.contains("batch_norm"))
 }
 
 /// The torch.nn class such a call usually comes from.
@@ -185,8 +215,8 @@ fn spelling(graph: &Graph, drafts: &mut [Draft], program: &mut Program) {
     for d in drafts.iter() {
         if let What::Linear { k, n, .. } = d.call.what
             && n == 3 * k
+            && d.call.module != Module::Function
         {
-            at.insert(path(d).to_string());
             at.insert(parent(path(d)).to_string());
         }
         if let (What::Product { .. }, Some(&node)) = (&d.call.what, d.call.nodes.first())
@@ -194,6 +224,10 @@ fn spelling(graph: &Graph, drafts: &mut [Draft], program: &mut Program) {
         {
             at.insert(path(d).to_string());
         }
+    }
+    // Code that calls its projections as functions (torchvision's) calls its products so too.
+    for d in drafts.iter().filter(|d| matches!(d.call.what, What::Linear { .. }) && d.call.module == Module::Function) {
+        at.remove(path(d));
     }
     let mut assumed = false;
     for d in drafts.iter_mut() {
@@ -256,18 +290,13 @@ fn timm(drafts: &mut [Draft]) {
         .map(|d| parent(path(d)).to_string())
         .collect();
     for d in drafts.iter_mut() {
-        let class = d.origin.classes.last().map_or("", String::as_str);
-        let told = class == "timm.layers.attention.Attention" || class == "timm.models.vision_transformer.Attention";
-        let named = d.origin.classes.is_empty() && path(d).starts_with("blocks.") && joint.contains(path(d));
-        // The call whose result is [batch, heads, tokens, width].
-        let result = match &d.call.what {
-            What::Attention => true,
-            What::Product { lhs, .. } => lhs.last() == lhs.get(lhs.len().wrapping_sub(2)),
-            _ => false,
-        };
-        if (told || named) && result {
-            d.call.in_timm_attention = Some(path(d).to_string());
-        }
+        let is = |c: &String| c == "timm.layers.attention.Attention" || c == "timm.models.vision_transformer.Attention";
+        let told = d.origin.classes.iter().any(is);
+        let at = path(d);
+        let inside =
+            |scope: &String| at.strip_prefix(scope.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('.'));
+        let named = d.origin.classes.is_empty() && at.starts_with("blocks.") && joint.iter().any(inside);
+        d.call.in_timm_attention = told || named;
     }
 }
 
@@ -339,9 +368,16 @@ fn attention_modules(graph: &Graph, drafts: Vec<Draft>) -> Vec<(Call, String)> {
 /// One call of an nn.MultiheadAttention from what is inside.
 fn multi_head(graph: &Graph, group: &[Draft]) -> Option<Call> {
     let mut calls: Vec<Call> = group.iter().map(|d| d.call.clone()).collect();
-    calls.iter_mut().for_each(|c| c.module = Module::Function);
+    for c in &mut calls {
+        c.module = Module::Function;
+        match &mut c.what {
+            What::Product { spelling: spelling @ (Spelling::At | Spelling::Matmul), .. } => *spelling = Spelling::Bmm,
+            What::Softmax { patched, .. } => *patched = true,
+            _ => {}
+        }
+    }
     let first = calls.iter().find(|c| matches!(c.what, What::Linear { .. }))?;
-    let What::Linear { k: embed, n, bias } = first.what else { return None };
+    let What::Linear { k: embed, n, bias, .. } = first.what else { return None };
     let last = calls.iter().rev().find(|c| matches!(c.what, What::Product { .. } | What::Attention))?;
     let &[.., queries, width] = last.output.as_slice() else { return None };
     let heads = embed / (width as i128).max(1);
@@ -369,8 +405,9 @@ fn multi_head(graph: &Graph, group: &[Draft]) -> Option<Call> {
         input: first.input.clone(),
         output: calls.last()?.output.clone(),
         module: Module::Nn("MultiheadAttention".into()),
+        in_encoder_layer: false,
         in_fused_layer: false,
-        in_timm_attention: None,
+        in_timm_attention: false,
         what: What::MultiHead(MultiHead {
             batch,
             queries: queries as i128,
@@ -384,23 +421,26 @@ fn multi_head(graph: &Graph, group: &[Draft]) -> Option<Call> {
     })
 }
 
-/// Marks the calls of encoder layers that torch runs as one kernel: attention that it runs so, two linear layers, two norms.
+/// Marks the calls of encoder layers (attention, two linear layers, two norms), and of those that torch runs as one kernel.
 fn fused_layers(calls: &mut [(Call, String)]) {
     let paths: BTreeSet<String> = calls.iter().map(|(_, p)| p.clone()).collect();
-    let layers: Vec<String> = calls
-        .iter()
-        .filter(|(c, p)| matches!(&c.what, What::MultiHead(m) if m.fused) && p.ends_with("self_attn"))
-        .map(|(_, p)| parent(p).to_string())
-        .filter(|layer| {
-            let has = |child: &str| {
-                paths.contains(&if layer.is_empty() { child.to_string() } else { format!("{layer}.{child}") })
-            };
-            ["linear1", "linear2", "norm1", "norm2"].iter().all(|c| has(c)) && !has("multihead_attn")
-        })
-        .collect();
+    let mut layers: Vec<(String, bool)> = Vec::new();
+    for (call, path) in calls.iter() {
+        let What::MultiHead(m) = &call.what else { continue };
+        let layer = parent(path).to_string();
+        let has = |child: &str| {
+            paths.contains(&if layer.is_empty() { child.to_string() } else { format!("{layer}.{child}") })
+        };
+        if path.ends_with("self_attn")
+            && ["linear1", "linear2", "norm1", "norm2"].iter().all(|c| has(c))
+            && !has("multihead_attn")
+        {
+            layers.push((layer, m.fused));
+        }
+    }
     for (call, path) in calls.iter_mut() {
-        let inside =
-            |l: &String| l.is_empty() || path == l || path.strip_prefix(l.as_str()).is_some_and(|r| r.starts_with('.'));
-        call.in_fused_layer = layers.iter().any(inside);
+        let inside = |l: &str| l.is_empty() || path == l || path.strip_prefix(l).is_some_and(|r| r.starts_with('.'));
+        call.in_encoder_layer = layers.iter().any(|(l, _)| inside(l));
+        call.in_fused_layer = layers.iter().any(|(l, fused)| *fused && inside(l));
     }
 }

@@ -2,13 +2,18 @@
 //! <https://github.com/ThanatosShinji/onnx-tool/blob/main/onnx_tool/node.py>. Every operator with arithmetic counts, division 4, exponential
 //! 32, square root 24, and so on; an operator its registry does not know ends its run.
 
-use super::{Books, Subject, Tool, volume};
+use super::{Books, Subject, Tool};
 use crate::ir::{Graph, Node};
 use crate::ops::pool::Pool;
 use crate::ops::resize::Mode;
 use crate::ops::{Op, norm::Norm};
 
 pub const TOOL: Tool = Tool { name: "onnx-tool", version: "1.0.1", figure: "MACs", count };
+
+/// Its volume of a scalar is 0.
+fn volume(dims: &[usize]) -> i128 {
+    if dims.is_empty() { 0 } else { super::volume(dims) }
+}
 
 const EXP: i128 = 32;
 const LOG: i128 = 43;
@@ -221,7 +226,7 @@ fn special(graph: &Graph, node: &Node, x: &[usize], y: &[usize], madds: i128) ->
 }
 
 fn recurrent(graph: &Graph, node: &Node, x: &[usize], madds: i128) -> Option<Vec<(String, i128)>> {
-    let (w, b) = (dims(graph, node, 1)?, dims(graph, node, 3)?);
+    let (w, b) = (dims(graph, node, 1)?, dims(graph, node, 3).unwrap_or_default());
     let evaluations = *x.first()? as i128 * *x.get(1)? as i128;
     let lstm = node.op_type == "LSTM";
     let gates = if lstm { 4 } else { 3 };

@@ -61,6 +61,9 @@ fn multi_head(m: &MultiHead) -> i128 {
 fn one(s: &Subject, call: &Call, books: &mut Books) -> i128 {
     let n = call.nodes.len();
     let function = !call.in_nn();
+    if call.in_timm_attention {
+        return timm(call, books);
+    }
     let mut instead = |theirs: i128, why: &'static str| books.add(why, n, theirs - call.madds);
     match &call.what {
         What::Conv(_) if function => {
@@ -113,6 +116,38 @@ fn one(s: &Subject, call: &Call, books: &mut Books) -> i128 {
     }
 }
 
+/// The hook of timm's Attention stands for the module and all it contains: products, scaling and softmax, but no projections. Functions
+/// it calls count besides.
+fn timm(call: &Call, books: &mut Books) -> i128 {
+    let n = call.nodes.len();
+    let why = "timm's Attention: its hook hides the projections inside and counts products, scaling and softmax";
+    let &[batch, heads, tokens, width] = call.output.as_slice() else {
+        books.add(why, n, -call.madds);
+        return 0;
+    };
+    let (b, h, t, w) = (batch as i128, heads as i128, tokens as i128, width as i128);
+    let hook = b * (t * w * h + h * (2 * t * t * w + t * t));
+    match &call.what {
+        What::Attention => {
+            books.add(why, n, hook - call.madds);
+            hook
+        }
+        // Attention spelt out: of its two products the one that makes the result stands for the hook.
+        What::Product { spelling, lhs, .. } => {
+            let patched = if matches!(spelling, Spelling::At | Spelling::Einsum) { 0 } else { call.madds };
+            let result = lhs.last() == Some(&tokens);
+            let hook = if result { hook } else { 0 };
+            books.add(why, n, hook + patched - call.madds);
+            hook
+        }
+        What::Softmax { patched: true, .. } => functions(call, books),
+        _ => {
+            books.add(why, n, -call.madds);
+            0
+        }
+    }
+}
+
 /// Activations, pools, softmax, interpolation and products of activations.
 fn functions(call: &Call, books: &mut Books) -> i128 {
     let mut instead = |theirs: i128, why: &'static str| books.add(why, call.nodes.len(), theirs - call.madds);
@@ -127,6 +162,8 @@ fn functions(call: &Call, books: &mut Books) -> i128 {
         }
         What::Attention => instead(0, "scaled_dot_product_attention is not patched"),
         What::Addmm { n, .. } => books.add("addmm: its bias vector once", 1, *n),
+        // An encoder layer keeps the function it was made with, from before it was patched.
+        What::Act(_) if call.in_encoder_layer && !nn => {}
         What::Act(act) => {
             let hooked =
                 nn && matches!(act, Act::Relu | Act::Relu6 | Act::PRelu | Act::Elu | Act::LeakyRelu | Act::Gelu);
@@ -176,7 +213,10 @@ fn aten(s: &Subject, call: &Call, books: &mut Books) {
     }
     match &call.what {
         What::Conv(c) => books.add("bias of convolutions: 1 per output element", n, bias(call, c)),
-        What::Linear { bias: true, .. } | What::Addmm { .. } => {
+        What::Linear { bias: true, contiguous, .. } if *contiguous || call.input.len() == 2 => {
+            books.add("bias of linear layers: 1 per output element", n, call.made());
+        }
+        What::Addmm { .. } => {
             books.add("bias of linear layers: 1 per output element", n, call.made());
         }
         What::Product { spelling: Spelling::Baddbmm, .. } => instead(0, "baddbmm is not counted"),

@@ -4,7 +4,7 @@ use super::calls::{Act, Call, Conv, Module, Norm, Pool, Program, Recurrent, Spel
 use super::evidence::{self, Bias, Origin};
 use super::modules;
 use super::patterns::{Group, Matcher};
-use crate::ir::{Graph, Model, Node, NodeId, ValueId};
+use crate::ir::{Graph, Model, Node, NodeId, Source, ValueId};
 use crate::ops::Op;
 use crate::ops::resize::Mode;
 use std::collections::{BTreeMap, HashMap};
@@ -40,7 +40,7 @@ fn groups(graph: &Graph) -> Vec<Group> {
         let origin = evidence::origin(node);
         let Some(call) = origin.call.clone() else { continue };
         taken[id.0 as usize] = true;
-        if node.is_static {
+        if node.is_static && node.op_type != "Gather" {
             continue;
         }
         match by_call.get(&call).and_then(|first| named.get_mut(first)) {
@@ -53,7 +53,8 @@ fn groups(graph: &Graph) -> Vec<Group> {
         }
     }
     let mut matcher = Matcher::new(graph, taken);
-    for (id, node) in graph.iter().filter(|(_, n)| !n.is_static) {
+    // Look-ups of constant positions are static, but a module made them.
+    for (id, node) in graph.iter().filter(|(_, n)| !n.is_static || n.op_type == "Gather") {
         if let Some((nodes, aten)) = matcher.group(id) {
             let origin = evidence::origin(node);
             named.insert(nodes[0], Group { nodes, aten: aten.to_string(), origin });
@@ -80,7 +81,7 @@ fn foreign(graph: &Graph, drafts: &[Draft]) -> Vec<(String, usize)> {
 fn madds(graph: &Graph, node: &Node) -> i128 {
     match graph.charge(node) {
         crate::ops::Charge::Known(work) => i128::from(work.madds),
-        crate::ops::Charge::Unknown => 0,
+        crate::ops::Charge::Between(_) | crate::ops::Charge::Unknown => 0,
     }
 }
 
@@ -120,15 +121,17 @@ impl Reader<'_> {
             input,
             output,
             madds,
+            in_encoder_layer: false,
             in_fused_layer: false,
-            in_timm_attention: None,
+            in_timm_attention: false,
         };
         self.drafts.push(Draft { call, origin: group.origin.clone() });
     }
 
     /// Adds the calls of a group, if it is any that counters look at.
     fn read(&mut self, group: &Group) {
-        let (Some(input), Some(output)) = self.ends(group) else { return };
+        let (input, Some(output)) = self.ends(group) else { return };
+        let Some(input) = input.or_else(|| (group.aten == "embedding").then(|| output.clone())) else { return };
         let has = |op: &str| group.nodes.iter().copied().find(|&n| self.graph.node(n).op_type == op);
         let product = has("Conv").or_else(|| has("ConvTranspose")).or_else(|| has("FusedConv"));
         if let Some(id) = product {
@@ -254,7 +257,11 @@ impl Reader<'_> {
                 && !transposed
                 && node.inputs.get(1).copied().flatten().is_some_and(|w| evidence::is_parameter(self.graph, w));
             let addmm = if told { group.aten == "addmm" } else { by_hand && bias };
-            return Some(if addmm { What::Addmm { k, n } } else { What::Linear { k, n, bias } });
+            return Some(if addmm {
+                What::Addmm { k, n }
+            } else {
+                What::Linear { k, n, bias, contiguous: self.contiguous(node) }
+            });
         }
         let spelling = match group.aten.as_str() {
             _ if line.contains("einsum(") || node.op_type == "Einsum" => Spelling::Einsum,
@@ -267,6 +274,23 @@ impl Reader<'_> {
             _ => Spelling::Matmul,
         };
         Some(What::Product { spelling, lhs: a, rhs: b })
+    }
+
+    /// Whether the operand is no transposed view.
+    fn contiguous(&self, node: &Node) -> bool {
+        let Some(mut v) = node.inputs.first().copied().flatten() else { return true };
+        loop {
+            let Source::Node(id, _) = self.graph.value(v).source else { return true };
+            let maker = self.graph.node(id);
+            match maker.op_type.as_str() {
+                "Transpose" => return false,
+                "Unsqueeze" | "Squeeze" | "Identity" | "Cast" => match maker.inputs.first().copied().flatten() {
+                    Some(before) => v = before,
+                    None => return true,
+                },
+                _ => return true,
+            }
+        }
     }
 
     fn other(&self, group: &Group, input: &[usize], output: &[usize]) -> Option<What> {
@@ -324,7 +348,7 @@ impl Reader<'_> {
                 let axis = if op.axis < 0 { op.axis + input.len() as i64 } else { op.axis };
                 let row = *input.get(usize::try_from(axis).ok()?)? as i128;
                 let functional = line.contains("F.softmax") || line.contains("functional.softmax");
-                let patched = line.is_empty() || functional;
+                let patched = functional || !line.contains("softmax(");
                 What::Softmax { row, log: group.aten.contains("log"), patched }
             }
             a if a.starts_with("max_pool") => What::Pool(Pool::Max),
