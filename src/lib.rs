@@ -2,10 +2,12 @@
 
 pub mod analysis;
 pub mod cli;
+pub mod config;
 pub mod cost;
 pub mod engine;
 pub mod error;
 pub mod files;
+pub mod formula;
 pub mod ir;
 pub mod kernels;
 pub mod lens;

@@ -11,9 +11,11 @@ const ROOMS: &[&str] = &[
     "error",
     "units",
     "files",
+    "formula",
     "tensor",
     "cost",
     "ops",
+    "config",
     "ir",
     "onnx",
     "zoo",
@@ -46,9 +48,13 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prost", &["src/onnx/"]),
     ("protobuf", &["src/onnx/write.rs"]),
     ("regex_lite", &["src/ops/strings.rs"]),
-    ("serde_json", &["src/cli/conformance.rs", "src/report/json.rs", "src/zoo/"]),
+    (
+        "serde_json",
+        &["src/cli/conformance.rs", "src/report/json.rs", "src/report/grid.rs", "src/cli/formulas.rs", "src/zoo/"],
+    ),
     ("tempfile", &["src/files.rs", "src/onnx/", "src/tensor/npz.rs"]),
     ("terminal_size", &["src/cli/mod.rs"]),
+    ("toml", &["src/config.rs"]),
     ("zip", &["src/tensor/npz.rs"]),
 ];
 

@@ -1,13 +1,16 @@
 //! What a model should cost: one row per node, totals that are the sums of the rows, coverage always present.
 
 mod class;
+mod distinct;
 mod executed;
 mod liveness;
 mod operands;
 mod params;
+pub mod symbolic;
 mod verify;
 
 pub use class::{Class, class_of};
+pub use distinct::{Copied, Distinct, distinct};
 pub use executed::{Ledger, execute};
 pub use liveness::peak_activation_bytes;
 pub use operands::{Operands, operands_of};

@@ -78,6 +78,8 @@ pub struct ParamCount {
     pub statistics: u64,
     /// Constants with at least two elements that do not count.
     pub excluded: Vec<Excluded>,
+    /// The learned tensors that the file holds, by name; those computed at load time from others are not among them.
+    pub tensors: Vec<(String, Tensor)>,
     rows: HashMap<NodeId, (u64, u64, u64)>,
 }
 
@@ -200,6 +202,7 @@ fn judged(graph: &Graph) -> (ParamCount, Vec<(usize, Verdict)>) {
             inner.bytes += in_body.bytes;
             inner.statistics += in_body.statistics;
             inner.excluded.extend(in_body.excluded);
+            inner.tensors.extend(in_body.tensors);
             // An outer constant that the body reads is judged where the body reads it.
             for (inner_id, outer) in body.captures().iter().zip(outer).filter_map(|(i, o)| Some((*i, o?))) {
                 if !graph.value(outer).is_static || body.value(inner_id).is_static {
@@ -236,6 +239,9 @@ fn judged(graph: &Graph) -> (ParamCount, Vec<(usize, Verdict)>) {
             Verdict::Learned => {
                 count.total += elements;
                 count.bytes += value.fact.bytes().unwrap_or(0);
+                if let Some(t) = &value.constant {
+                    count.tensors.push((value.name.clone(), t.clone()));
+                }
                 for (k, id) in users.iter().enumerate() {
                     let row = count.rows.entry(*id).or_default();
                     *if k == 0 { &mut row.0 } else { &mut row.1 } += elements;

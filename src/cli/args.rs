@@ -1,11 +1,13 @@
 //! The arguments.
 
+use crate::config::Config;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::ir::Bindings;
 use crate::report::FORMATS;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What a neural network costs on paper and on silicon, and why the two differ.
 ///
@@ -91,6 +93,9 @@ pub struct ModelArgs {
     /// Fix the value of a small input, so that shapes and branches that depend on it are known: --value sr=16000
     #[arg(long = "value", value_name = "NAME=V", value_parser = parse_value)]
     pub values: Vec<(String, Vec<f64>)>,
+    /// Settings, such as cost rules for own operators (default: madd-prof.toml here or in a folder above)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Leave out notes and progress
     #[arg(long, short)]
     pub quiet: bool,
@@ -216,6 +221,16 @@ pub struct CountArgs {
     /// sizes that depend on the data
     #[arg(long)]
     pub executed: bool,
+    /// Also count learned elements without copies: tensors equal to another, or to another transposed (tied weights); reads
+    /// the weights
+    #[arg(long)]
+    pub distinct: bool,
+    /// Print Params and MAdds as exact polynomials in these free dims: --symbolic batch,seq
+    #[arg(long, value_name = "DIMS", value_delimiter = ',', conflicts_with_all = ["executed", "verify", "sweep"])]
+    pub symbolic: Vec<String>,
+    /// Count at several sizes of one free dim: --sweep seq=128..4096:x2 (or :+64, or seq=1,8,64)
+    #[arg(long, value_name = "NAME=SIZES", value_parser = parse_sweep, conflicts_with_all = ["executed", "verify"])]
+    pub sweep: Option<(String, Vec<usize>)>,
     /// Inputs for --executed and --verify: an .npz archive with an array per graph input (made up if not given)
     #[arg(long, short, value_name = "X.npz")]
     pub input: Option<PathBuf>,
@@ -313,7 +328,9 @@ impl ModelArgs {
     /// # Errors
     /// If a name is bound twice to different sizes.
     pub fn bindings(&self) -> Result<Bindings> {
-        let mut bindings = Bindings::default();
+        let here = std::env::current_dir().unwrap_or_default();
+        let rules = Config::find(self.config.as_deref(), &here)?.rules;
+        let mut bindings = Bindings { rules: Arc::new(rules), ..Bindings::default() };
         for (name, size) in &self.dims {
             if bindings.dims.insert(name.clone(), *size).is_some_and(|other| other != *size) {
                 return Err(Error::usage(format!("--dim binds '{name}' to two sizes")));
@@ -357,6 +374,41 @@ fn parse_dim(text: &str) -> Result<(String, usize), String> {
         Ok(n) if n > 0 && !name.is_empty() => Ok((name.to_string(), n)),
         _ => Err("must be NAME=N with N a whole number of at least 1, for example batch=1".into()),
     }
+}
+
+/// Most sizes of a sweep.
+const MOST_SIZES: usize = 1000;
+
+fn parse_sweep(text: &str) -> Result<(String, Vec<usize>), String> {
+    let wrong = "must be NAME=FROM..TO:xFACTOR, NAME=FROM..TO:+STEP or NAME=A,B,C";
+    let (name, sizes) = text.split_once('=').filter(|(n, _)| !n.is_empty()).ok_or(wrong)?;
+    let number = |t: &str| t.trim().parse::<usize>().ok().filter(|&n| n > 0).ok_or(wrong);
+    let Some((from, rest)) = sizes.split_once("..") else {
+        let list: Vec<usize> = sizes.split(',').map(number).collect::<Result<_, _>>()?;
+        return Ok((name.to_string(), list));
+    };
+    let (to, step) = rest.split_once(':').unwrap_or((rest, "x2"));
+    let (from, to) = (number(from)?, number(to)?);
+    let next: Box<dyn Fn(usize) -> Option<usize>> = if let Some(factor) = step.strip_prefix('x') {
+        let factor = number(factor)?;
+        if factor < 2 {
+            return Err("the factor must be at least 2".into());
+        }
+        Box::new(move |n| n.checked_mul(factor))
+    } else {
+        let step = number(step.trim_start_matches('+'))?;
+        Box::new(move |n| n.checked_add(step))
+    };
+    let mut list = Vec::new();
+    let mut at = Some(from);
+    while let Some(n) = at.filter(|&n| n <= to) {
+        list.push(n);
+        if list.len() > MOST_SIZES {
+            return Err(format!("makes more than {MOST_SIZES} sizes"));
+        }
+        at = next(n);
+    }
+    if list.is_empty() { Err("holds no size: FROM is larger than TO".into()) } else { Ok((name.to_string(), list)) }
 }
 
 fn parse_value(text: &str) -> Result<(String, Vec<f64>), String> {

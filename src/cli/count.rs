@@ -16,6 +16,12 @@ use crate::units::{exact, plural};
 /// If the model cannot be read or built, or `--strict` meets an unknown cost.
 pub fn run(args: &CountArgs) -> Result<u8> {
     output::format(&args.output)?;
+    if !args.symbolic.is_empty() {
+        return super::formulas::symbolic(args);
+    }
+    if let Some((dim, sizes)) = &args.sweep {
+        return super::formulas::sweep(args, dim, sizes);
+    }
     if args.input.is_some() && !args.executed && !args.verify {
         return Err(Error::usage("--input goes with --executed or --verify: counting alone reads no data"));
     }
@@ -34,7 +40,8 @@ pub fn run(args: &CountArgs) -> Result<u8> {
     }
     let lenses = args.lens.as_deref().map_or(Ok(Vec::new()), |names| crate::lens::look(names, &model, &analysis))?;
     // The proof may take a while and may fail: the report comes first, unless it is for a machine that wants the warnings.
-    let report = compose(Source {
+    let distinct = args.distinct.then(|| analysis::distinct(&analysis.params)).transpose()?;
+    let mut report = compose(Source {
         command: "count",
         name: loaded.name,
         path: loaded.path,
@@ -48,6 +55,7 @@ pub fn run(args: &CountArgs) -> Result<u8> {
         lenses,
         warnings: Vec::new(),
     });
+    report.distinct = distinct;
     let covered = covered(&args.view, &report);
     output::show(report, Some(&args.view), &args.output)?;
     if args.verify && verify(args.model.quiet, &model, &analysis, inputs(&model, given)?)? != FINE {

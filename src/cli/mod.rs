@@ -6,6 +6,7 @@ mod args;
 mod bench;
 mod conformance;
 mod count;
+mod formulas;
 mod kernels;
 mod load;
 mod output;

@@ -3,6 +3,7 @@
 use super::args::{OutputArgs, ViewArgs};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::report::grid::Grid;
 use crate::report::{self, Format, Look, Report, View};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -59,6 +60,18 @@ pub fn show(report: Report, view: Option<&ViewArgs>, args: &OutputArgs) -> Resul
     };
     let report = report::view(report, &how)?;
     let bytes = (format.render)(&report, &Look { width: super::width() })?;
+    match &args.output {
+        Some(path) if path != Path::new("-") => save(path, &bytes),
+        _ => print(&bytes),
+    }
+}
+
+/// Shows a table that is not about layers.
+///
+/// # Errors
+/// If the format has no form for it, or the result cannot be written.
+pub fn show_grid(grid: &Grid, args: &OutputArgs) -> Result<()> {
+    let bytes = report::grid::render(grid, format(args)?.name, &Look { width: super::width() })?;
     match &args.output {
         Some(path) if path != Path::new("-") => save(path, &bytes),
         _ => print(&bytes),

@@ -7,6 +7,7 @@ use super::graph::{Graph, Node, NodeId, Source, Value, ValueId};
 use super::inline::inline;
 use crate::error::{Error, Result};
 use crate::ops::control::Refused;
+use crate::ops::custom::Rules;
 use crate::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
 use crate::ops::{Body, EvalCx, Infer, Op};
 use crate::tensor::{Container, DType, Fact, Shape, Tensor};
@@ -22,6 +23,8 @@ pub struct Bindings {
     pub shapes: BTreeMap<String, Vec<usize>>,
     /// Values of small inputs (`--value sr=16000`): they become constants, so what depends on them is decided.
     pub values: BTreeMap<String, Vec<f64>>,
+    /// What the user says operators cost that this build does not know.
+    pub rules: Arc<Rules>,
 }
 
 /// A model ready for analysis and execution.
@@ -56,7 +59,7 @@ pub fn build(spec: &ModelSpec, bindings: &Bindings) -> Result<Model> {
     let top = fixed.as_ref().unwrap_or(&spec.graph);
     let (facts, bound) = bind_inputs(top, bindings, &mut notes)?;
     let mut scopes = Vec::new();
-    let built = build_graph(top, &mut scopes, Formals::Facts(facts))?;
+    let built = build_graph(top, &mut scopes, Formals::Facts(facts), &bindings.rules)?;
     notes.extend(built.notes);
     Ok(Model { graph: built.graph, opsets: spec.opsets.clone(), producer: spec.producer.clone(), bound, notes })
 }
@@ -268,6 +271,8 @@ struct Scope {
     node_names: HashSet<String>,
     /// What the user should know; kept in the outermost scope.
     notes: Vec<String>,
+    /// The user's cost rules.
+    rules: Arc<Rules>,
 }
 
 struct Built {
@@ -320,9 +325,9 @@ fn resolve(scopes: &mut [Scope], level: usize, name: &str) -> Option<ValueId> {
 /// Results with more elements than this are not folded while building: they are weights, not shape arithmetic.
 const FOLD_LIMIT: usize = 1 << 14;
 
-fn build_graph(spec: &GraphSpec, scopes: &mut Vec<Scope>, formals: Formals) -> Result<Built> {
+fn build_graph(spec: &GraphSpec, scopes: &mut Vec<Scope>, formals: Formals, rules: &Arc<Rules>) -> Result<Built> {
     let level = scopes.len();
-    scopes.push(Scope::default());
+    scopes.push(Scope { rules: rules.clone(), ..Scope::default() });
     scopes[level].graph.name = spec.name.clone();
     let result = fill_graph(spec, scopes, level, formals);
     let scope = scopes.pop();
@@ -415,7 +420,10 @@ fn add_node(spec: &NodeSpec, scopes: &mut Vec<Scope>, level: usize, hints: &Hash
     if spec.attrs.values().any(|a| matches!(a, Attr::Graph(_))) {
         captured = build_bodies(spec.to_mut(), &inputs, scopes, level)?;
     }
-    let op = Op::parse(&spec)?;
+    let mut op = Op::parse(&spec)?;
+    if let Op::Opaque(opaque) = &mut op {
+        opaque.rule = scopes[level].rules.get(&opaque.domain, &opaque.name);
+    }
     let formal_inputs = inputs.len();
     inputs.extend(captured.iter().map(|&v| Some(v)));
     // A Constant node is only another way to write an initializer.
@@ -465,7 +473,15 @@ fn add_node(spec: &NodeSpec, scopes: &mut Vec<Scope>, level: usize, hints: &Hash
     // Folding from facts alone (Shape of an activation) makes a node static although its input is not.
     let is_static = node.is_static
         || outputs.iter().flatten().all(|v| scope.graph.values[v.0 as usize].constant.is_some()) && folded.is_some();
-    scope.graph.nodes.push(Node { outputs, is_static, ..node });
+    let node = Node { outputs, is_static, ..node };
+    if let Op::Opaque(opaque) = &node.op {
+        let graph = &scope.graph;
+        let facts = |ids: &[Option<ValueId>]| -> Vec<Option<Fact>> {
+            ids.iter().map(|v| v.map(|v| graph.values[v.0 as usize].fact.clone())).collect()
+        };
+        opaque.check(&facts(&node.inputs), &facts(&node.outputs))?;
+    }
+    scope.graph.nodes.push(node);
     Ok(())
 }
 
@@ -534,6 +550,7 @@ fn build_bodies(
     // In attribute-name order, which for If is else_branch, then_branch: `Family::bodies` uses the same order.
     let spec_name = spec.name.clone();
     let mut refused = false;
+    let rules = scopes[level].rules.clone();
     'attrs: for (name, attr) in &mut spec.attrs {
         let Attr::Graph(graph) = attr else { continue };
         let (mut formals, states): (Vec<Fact>, std::ops::Range<usize>) = match op_type.as_str() {
@@ -569,7 +586,7 @@ fn build_bodies(
         };
         // State shapes may change from one iteration to the next; what changes becomes unknown, until nothing does.
         let built = loop {
-            let built = match build_graph(graph, scopes, Formals::Positional(formals.clone())) {
+            let built = match build_graph(graph, scopes, Formals::Positional(formals.clone()), &rules) {
                 Err(error) if op_type == "If" && !refused => {
                     refused = true;
                     let branch = name.trim_end_matches("_branch");

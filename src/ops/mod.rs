@@ -3,6 +3,7 @@
 //! To add an operator: write (or extend) a family file that defines a type implementing [`Family`] and its `ENTRIES`, and add
 //! one line to `families!` below. Nothing else in the program lists operators.
 
+pub mod custom;
 pub mod dims;
 pub mod elements;
 pub mod recipe;
@@ -524,11 +525,7 @@ impl Op {
     pub fn parse(node: &NodeSpec) -> Result<Op> {
         match lookup(&node.domain, &node.op_type) {
             Some(entry) => (entry.parse)(node),
-            None => Ok(Op::Opaque(Opaque {
-                domain: node.domain.clone(),
-                name: node.op_type.clone(),
-                outputs: node.outputs.len(),
-            })),
+            None => Ok(Op::Opaque(Opaque::of(node))),
         }
     }
 
@@ -569,15 +566,54 @@ pub struct Opaque {
     pub domain: String,
     /// Its name.
     pub name: String,
+    /// What the user says it costs.
+    pub rule: Option<Arc<custom::Rule>>,
     outputs: usize,
+    attributes: std::collections::BTreeMap<String, i64>,
+}
+
+impl Opaque {
+    /// Keeps a node's operator by name.
+    pub fn of(node: &NodeSpec) -> Opaque {
+        let int =
+            |(k, v): (&String, &spec::Attr)| if let spec::Attr::Int(n) = v { Some((k.clone(), *n)) } else { None };
+        Opaque {
+            domain: node.domain.clone(),
+            name: node.op_type.clone(),
+            rule: None,
+            outputs: node.outputs.len(),
+            attributes: node.attrs.iter().filter_map(int).collect(),
+        }
+    }
+    /// Whether the user's rule makes sense for a node with these operands.
+    ///
+    /// # Errors
+    /// If it names sizes that are not there, or gives no count.
+    pub fn check(&self, inputs: &[Option<Fact>], outputs: &[Option<Fact>]) -> Result<()> {
+        let Some(rule) = &self.rule else { return Ok(()) };
+        let inputs: Vec<Option<&Fact>> = inputs.iter().map(Option::as_ref).collect();
+        let outputs: Vec<Option<&Fact>> = outputs.iter().map(Option::as_ref).collect();
+        rule.work(&inputs, &outputs, &self.attributes).map(drop)
+    }
 }
 
 impl Family for Opaque {
-    fn infer(&self, _cx: &Infer) -> Result<Vec<Fact>> {
-        Ok(vec![Fact::unknown(); self.outputs])
+    fn infer(&self, cx: &Infer) -> Result<Vec<Fact>> {
+        let mut facts = vec![Fact::unknown(); self.outputs];
+        if let Some(rule) = &self.rule {
+            let inputs: Vec<Option<&Fact>> = cx.inputs.iter().map(|i| i.map(|i| i.fact)).collect();
+            let dtype = inputs.first().copied().flatten().and_then(|f| f.dtype);
+            for (fact, shape) in facts.iter_mut().zip(rule.output_shapes(&inputs, &self.attributes)?) {
+                *fact = Fact { dtype, shape, ..fact.clone() };
+            }
+        }
+        Ok(facts)
     }
-    fn charge(&self, _cx: &CostCx) -> Charge {
-        Charge::Unknown
+    fn charge(&self, cx: &CostCx) -> Charge {
+        let inputs: Vec<Option<&Fact>> = cx.inputs.iter().map(|i| i.map(|i| i.fact)).collect();
+        // A rule that makes no sense for this node was refused when the graph was built.
+        let work = self.rule.as_ref().and_then(|r| r.work(&inputs, cx.outputs, &self.attributes).ok().flatten());
+        Charge::of(work)
     }
     fn eval(&self, _cx: &EvalCx, _inputs: &Inputs) -> Result<Vec<Tensor>> {
         let domain = if self.domain.is_empty() { "ai.onnx" } else { &self.domain };

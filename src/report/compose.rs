@@ -91,6 +91,7 @@ pub fn compose(source: Source) -> Report {
         totals: analysis.totals,
         time_coverage: time_coverage(&layers, main),
         madds_by_type: analysis.madds_by_type().into_iter().map(|(o, n)| (o.name(), n)).collect(),
+        distinct: None,
         static_nodes: layers.iter().filter(|l| l.kind == Kind::Static).count(),
         not_learned: not_learned.into_iter().collect(),
         classes: classes(&layers, main, total_ms, total_madds),

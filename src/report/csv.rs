@@ -40,6 +40,17 @@ pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
     out.into_inner().map_err(|e| Error::run(format!("the report cannot be written as CSV: {e}")))
 }
 
+/// A table of cells under a head.
+pub(super) fn records(head: &[&str], rows: &[Vec<Cell>]) -> Result<Vec<u8>> {
+    let mut out = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
+    let failed = |e: csv::Error| Error::run(format!("the report cannot be written as CSV: {e}"));
+    out.write_record(head).map_err(failed)?;
+    for row in rows {
+        out.write_record(row.iter().map(cell)).map_err(failed)?;
+    }
+    out.into_inner().map_err(|e| Error::run(format!("the report cannot be written as CSV: {e}")))
+}
+
 fn cell(c: &Cell) -> String {
     match c {
         Cell::Text(s) | Cell::Name(s) => guarded(s),

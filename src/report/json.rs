@@ -11,7 +11,12 @@ use serde_json::{Map, Value, json};
 
 /// Makes the document.
 pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(&document(report))
+    bytes(&document(report))
+}
+
+/// A document as bytes, indented, with a final line end.
+pub(super) fn bytes(document: &Value) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(document)
         .map_err(|e| Error::run(format!("the report cannot be written as JSON: {e}")))?;
     bytes.push(b'\n');
     Ok(bytes)
@@ -26,7 +31,7 @@ fn span(s: Span) -> Value {
     json!({ "low": s.low, "high": s.high })
 }
 
-fn cell(c: &Cell) -> Value {
+pub(super) fn cell(c: &Cell) -> Value {
     match c {
         Cell::Text(s) | Cell::Name(s) => json!(s),
         Cell::Shape(s) => shape(s),
@@ -133,6 +138,11 @@ fn document(report: &Report) -> Value {
             "statistics": t.statistics,
             "static_nodes": report.static_nodes,
             "unknown_traffic_nodes": t.unknown_traffic,
+            "params_with_statistics": t.params.saturating_add(t.statistics),
+            "params_distinct": report.distinct.as_ref().map(|d| d.params),
+            "param_copies": report.distinct.as_ref().map(|d| d.copies.iter().map(|c| json!({
+                "name": c.name, "of": c.of, "elements": c.elements, "transposed": c.is_transposed,
+            })).collect::<Vec<_>>()),
             "madds_range": span(t.span.madds),
             "other_flops_range": span(t.span.other_flops),
             "activation_madds": t.activation_madds,

@@ -6,7 +6,7 @@ use super::{Look, people};
 use crate::error::Result;
 
 /// Text that keeps its meaning inside a table cell.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -18,7 +18,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-fn line(cells: impl Iterator<Item = String>) -> String {
+pub(super) fn line(cells: impl Iterator<Item = String>) -> String {
     let mut out = String::from("|");
     for c in cells {
         out.push_str(&format!(" {c} |"));

@@ -7,6 +7,7 @@ pub mod compose;
 pub mod conventions;
 mod csv;
 mod findings;
+pub mod grid;
 mod hierarchy;
 mod json;
 mod markdown;

@@ -1,7 +1,7 @@
 //! The report: everything that is told, typed, with nothing formatted.
 
 use super::conventions::Convention;
-use crate::analysis::{Class, Totals};
+use crate::analysis::{Class, Distinct, Totals};
 use crate::cost::{Span, Traffic, Work, WorkSpan};
 use crate::engine::Path;
 use crate::lens::Lens;
@@ -269,6 +269,8 @@ pub struct Report {
     pub time_coverage: Option<f64>,
     /// Multiply-adds by the element types they multiply, the largest first.
     pub madds_by_type: Vec<(String, u64)>,
+    /// Learned elements without copies, if asked for.
+    pub distinct: Option<Distinct>,
     /// Of the nodes, computed once per model.
     pub static_nodes: usize,
     /// Constants that do not count as learned: reason and elements.

@@ -83,6 +83,26 @@ pub fn totals(report: &Report) -> Vec<(String, String, String)> {
         params.push_str(&format!("; BatchNorm statistics {} more", exact(t.statistics)));
     }
     out.push(("Params".into(), exact(t.params), params));
+    if t.statistics > 0 {
+        let both = exact(t.params.saturating_add(t.statistics));
+        out.push((
+            "  with statistics".into(),
+            both,
+            "running means and variances included, as a checkpoint holds them".into(),
+        ));
+    }
+    if let Some(d) = &report.distinct {
+        let one = |c: &crate::analysis::Copied| {
+            let how = if c.is_transposed { " transposed" } else { "" };
+            format!("'{}' is '{}'{how}", printable(&c.name), printable(&c.of))
+        };
+        let mut list: Vec<String> = d.copies.iter().take(3).map(one).collect();
+        if d.copies.len() > 3 {
+            list.push(format!("{} more", d.copies.len() - 3));
+        }
+        let words = if list.is_empty() { "no tensor repeats another".to_string() } else { list.join("; ") };
+        out.push(("  distinct".into(), exact(d.params), words));
+    }
     let mut madds = "multiply-adds (MACs)".to_string();
     if let Some(remark) = bounds(t.span.madds) {
         madds.push_str(&remark);

@@ -1,0 +1,137 @@
+//! Tables that are not about layers: formulas, sweeps. Typed cells in named columns, in every format that layers have.
+
+use super::columns::Cell;
+use super::people;
+use super::{Look, SCHEMA, csv, json, markdown, table, text};
+use crate::error::{Error, Result};
+
+/// A column of a grid.
+#[derive(Debug, Clone)]
+pub struct GridColumn {
+    /// Key for machines, with the unit.
+    pub key: String,
+    /// Heading for people; `None` where the column is for machines only.
+    pub title: Option<String>,
+}
+
+impl GridColumn {
+    /// A column for all.
+    pub fn new(key: &str, title: &str) -> GridColumn {
+        GridColumn { key: key.to_string(), title: Some(title.to_string()) }
+    }
+    /// A column for machines.
+    pub fn machine(key: &str) -> GridColumn {
+        GridColumn { key: key.to_string(), title: None }
+    }
+}
+
+/// A table with what surrounds it.
+#[derive(Debug, Clone, Default)]
+pub struct Grid {
+    /// What it is: key of the rows in JSON.
+    pub name: &'static str,
+    /// One line above it.
+    pub heading: String,
+    /// Lines of (label, value) between heading and table.
+    pub summary: Vec<(String, String)>,
+    /// Columns.
+    pub columns: Vec<GridColumn>,
+    /// Rows, one cell per column.
+    pub rows: Vec<Vec<Cell>>,
+    /// Sentences below it.
+    pub notes: Vec<String>,
+    /// Further keys for JSON.
+    pub extra: Vec<(String, serde_json::Value)>,
+}
+
+/// Renders a grid in a format of the format table.
+///
+/// # Errors
+/// If the format has no grids, or cannot be written.
+pub fn render(grid: &Grid, format: &str, look: &Look) -> Result<Vec<u8>> {
+    match format {
+        "table" => Ok(as_table(grid, look).into_bytes()),
+        "markdown" => Ok(as_markdown(grid).into_bytes()),
+        "csv" => {
+            let head: Vec<&str> = grid.columns.iter().map(|c| c.key.as_str()).collect();
+            csv::records(&head, &grid.rows)
+        }
+        "json" => {
+            let mut map = serde_json::Map::new();
+            map.insert("schema".into(), SCHEMA.into());
+            map.insert("model".into(), grid.heading.clone().into());
+            for (key, value) in &grid.extra {
+                map.insert(key.clone(), value.clone());
+            }
+            let row = |cells: &Vec<Cell>| -> serde_json::Value {
+                grid.columns
+                    .iter()
+                    .zip(cells)
+                    .map(|(c, cell)| (c.key.clone(), json::cell(cell)))
+                    .collect::<serde_json::Map<_, _>>()
+                    .into()
+            };
+            map.insert(grid.name.into(), grid.rows.iter().map(row).collect::<Vec<_>>().into());
+            map.insert("notes".into(), grid.notes.clone().into());
+            json::bytes(&map.into())
+        }
+        _ => Err(Error::usage(format!("--format {format} has no form for this table"))),
+    }
+}
+
+/// Columns for people with their cells as text.
+fn shown(grid: &Grid) -> (Vec<&str>, Vec<Vec<String>>, Vec<bool>) {
+    let at: Vec<usize> = (0..grid.columns.len()).filter(|&i| grid.columns[i].title.is_some()).collect();
+    let titles = at.iter().map(|&i| grid.columns[i].title.as_deref().unwrap_or_default()).collect();
+    let rows = grid.rows.iter().map(|r| at.iter().map(|&i| people::cell(&r[i])).collect()).collect();
+    let right = at.iter().map(|&i| grid.rows.iter().any(|r| people::is_number(&r[i]))).collect();
+    (titles, rows, right)
+}
+
+fn as_table(grid: &Grid, look: &Look) -> String {
+    let width = look.width.max(40);
+    let mut out = text::wrap(&grid.heading, "", "  ", width);
+    out.push('\n');
+    let label = grid.summary.iter().map(|s| s.0.chars().count()).max().unwrap_or(0);
+    for (name, value) in &grid.summary {
+        out.push_str(&text::wrap(value, &format!("{name:label$}  "), &" ".repeat(label + 4), width));
+    }
+    if !grid.rows.is_empty() {
+        if !grid.summary.is_empty() {
+            out.push('\n');
+        }
+        let (titles, rows, right) = shown(grid);
+        out.push_str(&table::simple(&titles, &rows, &right, width));
+    }
+    if !grid.notes.is_empty() {
+        out.push('\n');
+    }
+    for note in &grid.notes {
+        out.push_str(&text::wrap(note, "- ", "  ", width));
+    }
+    out
+}
+
+fn as_markdown(grid: &Grid) -> String {
+    let escaped = markdown::escaped;
+    let mut out = format!("## {}\n\n", escaped(&grid.heading));
+    for (name, value) in &grid.summary {
+        out.push_str(&format!("- **{}**: {}\n", escaped(name.trim()), escaped(value)));
+    }
+    if !grid.rows.is_empty() {
+        let (titles, rows, right) = shown(grid);
+        out.push('\n');
+        out.push_str(&markdown::line(titles.iter().map(|t| escaped(t))));
+        out.push_str(&markdown::line(right.iter().map(|r| if *r { "--:" } else { ":--" }.to_string())));
+        for row in rows {
+            out.push_str(&markdown::line(row.iter().map(|c| escaped(c))));
+        }
+    }
+    if !grid.notes.is_empty() {
+        out.push('\n');
+    }
+    for note in &grid.notes {
+        out.push_str(&format!("- {}\n", escaped(note)));
+    }
+    out
+}
