@@ -1,8 +1,9 @@
 //! Tables that are not about layers: formulas, sweeps. Typed cells in named columns, in every format that layers have.
 
 use super::columns::Cell;
+use super::csv::records;
 use super::people;
-use super::{Look, SCHEMA, csv, json, markdown, table, text};
+use super::{Look, SCHEMA, json, markdown, table, text};
 use crate::error::{Error, Result};
 
 /// A column of a grid.
@@ -54,7 +55,7 @@ pub fn render(grid: &Grid, format: &str, look: &Look) -> Result<Vec<u8>> {
         "markdown" => Ok(as_markdown(grid).into_bytes()),
         "csv" => {
             let head: Vec<&str> = grid.columns.iter().map(|c| c.key.as_str()).collect();
-            csv::records(&head, &grid.rows)
+            records(&head, &grid.rows)
         }
         "json" => {
             let mut map = serde_json::Map::new();
