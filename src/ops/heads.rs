@@ -79,7 +79,7 @@ pub struct Heads {
 
 /// Kept by name, the cost unknown.
 fn opaque(node: &NodeSpec) -> Op {
-    Op::Opaque(Opaque { domain: node.domain.clone(), name: node.op_type.clone(), outputs: node.outputs.len() })
+    Op::Opaque(Opaque::of(node))
 }
 
 fn heads(node: &NodeSpec, name: &str) -> Result<usize> {
