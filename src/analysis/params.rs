@@ -187,13 +187,20 @@ fn judged(graph: &Graph) -> (ParamCount, Vec<(usize, Verdict)>) {
                     Verdict::Not(_) => Role::Setting,
                 };
                 let mut chain = HashSet::new();
-                trace(graph, v, Use { role, moved: false, scales: false }, 0, &mut chain, &mut |root, by_role| {
-                    // What the body found out about a constant says more than that it is no weight.
-                    let verdict = if matches!(verdict, Verdict::Not(_)) { verdict } else { by_role };
-                    let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
-                    entry.0 = entry.0.max(verdict);
-                    entry.1.push(id);
-                });
+                trace(
+                    graph,
+                    v,
+                    Use { role, moved: false, scales: false, quantized: false },
+                    0,
+                    &mut chain,
+                    &mut |root, by_role| {
+                        // What the body found out about a constant says more than that it is no weight.
+                        let verdict = if matches!(verdict, Verdict::Not(_)) { verdict } else { by_role };
+                        let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
+                        entry.0 = entry.0.max(verdict);
+                        entry.1.push(id);
+                    },
+                );
             }
             let row = inner.rows.entry(id).or_default();
             row.0 += in_body.total;
@@ -294,13 +301,15 @@ struct Use {
     moved: bool,
     /// It multiplies data or is added to it, one number per channel.
     scales: bool,
+    /// Integers stand for real numbers there.
+    quantized: bool,
 }
 
 impl Use {
     fn of(node: &Node, i: usize) -> Use {
         let role = role_of(node, i);
         let scales = role == Role::Data && matches!(node.op_type.as_str(), "Add" | "Mul");
-        Use { role, moved: is_move(node), scales }
+        Use { role, moved: is_move(node), scales, quantized: node.op_type.starts_with("QLinear") }
     }
 }
 
@@ -354,7 +363,7 @@ fn trace(
         // A scale or shift is at most given other dims on its way; what is computed from fills is a mask.
         let scales = used.scales && matches!(node.op_type.as_str(), "Unsqueeze" | "Squeeze" | "Reshape" | "Identity");
         let moved = used.moved || matches!(node.op_type.as_str(), "Expand" | "Tile" | "Concat" | "Slice");
-        trace(graph, input, Use { role, scales, moved }, depth + 1, seen, found);
+        trace(graph, input, Use { role, scales, moved, ..used }, depth + 1, seen, found);
     }
 }
 
@@ -371,7 +380,7 @@ fn judge(name: &str, constant: Option<&Tensor>, dtype: Option<crate::tensor::DTy
         Role::Setting => Verdict::Not(Why::Setting),
         Role::Statistic => Verdict::Statistic,
         Role::Weight => Verdict::Learned,
-        Role::Data if !float => Verdict::Not(Why::Integer),
+        Role::Data if !float && !used.quantized => Verdict::Not(Why::Integer),
         Role::Data => match constant {
             Some(t) if t.len() <= 1 => Verdict::Not(Why::Scalar),
             Some(_) if used.moved && is_made_up(name) => Verdict::Not(Why::Computed),

@@ -5,9 +5,8 @@
 //!
 //! NonMaxSuppression and MaxRoiPool do work that depends on the data: unknown. RoiAlign with a fixed `sampling_ratio` r costs
 //! `8·r²` other FLOPs per output (mean: 2 per tap and a division, `8·r² + 1`; maximum: `8·r² − 1`); adaptive sampling is unknown.
-//! DeformConv MAdds: the convolution's `N · Co · ΠO · ΠK · Ci/g`, plus 4 per bilinear sample (5 with a mask) for
-//! `N · Ci · ΠO · ΠK` samples; weights of a sample's corners are 8 other FLOPs per position and offset group; a bias 1 per
-//! output. Col2Im: one addition per input element.
+//! DeformConv MAdds: the convolution's `N · Co · ΠO · ΠK · Ci/g`. Its `N · Ci · ΠO · ΠK` bilinear samples are 7 other FLOPs each, as
+//! in GridSample (8 with a mask); weights of a sample's corners are 8 per position and offset group; a bias 1 per output. Col2Im: one addition per input element.
 
 use super::spec::{Attr, NodeSpec};
 use super::window::{Window, advance};
@@ -246,11 +245,11 @@ impl Family for Detect {
                 }
                 let positions = product([d.n, d.k[0], d.k[1], d.o[0], d.o[1]])?;
                 let main = positions.checked_mul(product([d.oc, d.ic / group])?)?;
-                let per_sample = if cx.has(4) { 5 } else { 4 };
+                let per_sample = if cx.has(4) { 8 } else { 7 };
                 let samples = positions.checked_mul(product([d.ic, per_sample])?)?;
                 let bias = if cx.has(3) { product([d.n, d.oc, d.o[0], d.o[1]])? } else { 0 };
                 let weights = positions.checked_mul(product([8, *offset_group])?)?;
-                Some(Work::madds(main.checked_add(samples)?).and_other(weights.checked_add(bias)?))
+                Some(Work::madds(main).and_other(samples.checked_add(weights)?.checked_add(bias)?))
             }
             Detect::Col2Im { .. } => {
                 Some(if cx.dtype(0)?.is_float() { Work::other(cx.elements(0)?) } else { Work::NONE })
@@ -451,10 +450,9 @@ impl Detect {
                     let factor = mask.as_ref().map(|m| m[channel * outs + at]);
                     for c in og * per_offset..(og + 1) * per_offset {
                         let plane = &data[(n * d.ic + c) * d.i[0] * d.i[1]..][..d.i[0] * d.i[1]];
-                        let sample = corners
-                            .iter()
-                            .fold(T::zero(), |sum, &(p, w)| sum.madd(p.map_or(T::zero(), |p| plane[p]), w));
-                        columns[c * taps + t] = factor.map_or(sample, |f| T::zero().madd(sample, f));
+                        let terms = corners.map(|(p, w)| p.map_or(T::zero(), |p| plane[p]) * w);
+                        let sample = terms[0] + terms[1] + terms[2] + terms[3];
+                        columns[c * taps + t] = factor.map_or(sample, |f| sample * f);
                     }
                 }
             }

@@ -461,6 +461,8 @@ families! {
     NBits: nbits;
     /// An LSTM with integer weights.
     RnnQuant: rnn_quant;
+    /// Operators on blocked data.
+    Nchwc: nchwc;
     /// ONNX Runtime's operators of no other family.
     Contrib: contrib;
     /// Sequences and optionals.
