@@ -172,7 +172,7 @@ fn a_loop_costs_its_body_times_its_rounds_once_they_are_known() {
     }
     let x = file.0.path().join("x.npz");
     let (given, rounds) = (weight("x", &[4, 8]).1, Tensor::scalar(7i64));
-    madd_prof::tensor::npz::write(&x, [("x", &given), ("n", &rounds)].into_iter()).unwrap();
+    madd_prof::tensor::npz::write(&x, [("x", &given), ("n", &rounds)]).unwrap();
     let run = file.json(&["--executed", "--input", "x.npz"]);
     assert_eq!(
         (&run["totals"]["madds"], &run["layers"][0]["bodies"][0]["rounds"]["low"]),
