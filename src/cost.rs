@@ -78,6 +78,10 @@ impl Span {
     pub const fn exact(n: u64) -> Span {
         Span { low: n, high: Some(n) }
     }
+    /// Whether `n` lies within.
+    pub fn holds(self, n: u64) -> bool {
+        self.low <= n && self.high.is_none_or(|high| n <= high)
+    }
     /// The count, where it is known.
     pub fn known(self) -> Option<u64> {
         self.high.filter(|&h| h == self.low)

@@ -285,6 +285,8 @@ fn value(v: &ValueInfoProto) -> ValueSpec {
     while let Some(t) = described {
         let (container, element) = match t {
             TypeProto { sequence_type: Some(s), .. } => (Container::Sequence, s.elem_type.as_deref()),
+            // A map is held as a sequence of keys and values; its type is that of the values.
+            TypeProto { map_type: Some(m), .. } => (Container::Sequence, m.value_type.as_deref()),
             TypeProto { optional_type: Some(o), .. } => (Container::Optional, o.elem_type.as_deref()),
             _ => {
                 if let Some(tensor) = t.tensor_type.as_ref().or(t.sparse_tensor_type.as_ref()) {

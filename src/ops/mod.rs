@@ -6,6 +6,7 @@
 pub mod custom;
 pub mod dims;
 pub mod elements;
+pub mod ml;
 pub mod recipe;
 pub mod spec;
 pub mod window;
@@ -471,6 +472,14 @@ families! {
     Strings: strings;
     /// TfIdfVectorizer.
     TfIdf: tfidf;
+    /// Linear models and support vector machines.
+    MlLinear: ml_linear;
+    /// Ensembles of trees.
+    MlTree: ml_tree;
+    /// Features made ready.
+    MlFeatures: ml_features;
+    /// Labels and maps.
+    MlLabels: ml_labels;
 }
 
 /// The operator table, sorted by (domain, name).
@@ -517,6 +526,9 @@ impl Op {
                 | Op::Dropout(_)
                 | Op::Strings(_)
                 | Op::TfIdf(_)
+                | Op::MlTree(_)
+                | Op::MlFeatures(_)
+                | Op::MlLabels(_)
         )
     }
 
