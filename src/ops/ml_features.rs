@@ -283,15 +283,15 @@ impl Family for MlFeatures {
                 let width = x.dims().last().copied().unwrap_or(1).max(1);
                 let y = with_num!(cx.arith, x.dtype(), T => {
                     let mut y = T::load(&x)?;
-                    let c = |v: f32| T::of(f64::from(v));
-                    if !offset.is_empty() {
-                        let at = per_column(offset, width, "offset")?;
-                        y.iter_mut().enumerate().for_each(|(i, v)| *v = *v - c(at(i)));
-                    }
-                    if !scale.is_empty() {
-                        let at = per_column(scale, width, "scale")?;
-                        y.iter_mut().enumerate().for_each(|(i, v)| *v = *v * c(at(i)));
-                    }
+                    let mut each = |values: &[f32], name: &str, f: fn(T, T) -> T| -> Result<()> {
+                        if !values.is_empty() {
+                            let at = per_column(values, width, name)?;
+                            y.iter_mut().enumerate().for_each(|(i, v)| *v = f(*v, T::of(f64::from(at(i)))));
+                        }
+                        Ok(())
+                    };
+                    each(offset, "offset", |v, c| v - c)?;
+                    each(scale, "scale", |v, c| v * c)?;
                     T::store(y, x.dims())
                 })?;
                 cast(&y, DType::F32, true)?
@@ -358,7 +358,7 @@ fn cases() -> Vec<Case> {
         Case::new("Imputer", &[("imputed_value_int64s", Attr::Ints(vec![5]))], vec![sample::ints(&[0, 1])]),
         Case::new("Binarizer", &[("threshold", Attr::Float(0.2))], vec![f(&[2, 3], 1)]),
         Case::new("Binarizer", &[], vec![sample::ints(&[-1, 0, 1])]),
-        Case::new("OneHotEncoder", &[cats.clone()], vec![sample::ints(&[4, 5, 1])]),
+        Case::new("OneHotEncoder", std::slice::from_ref(&cats), vec![sample::ints(&[4, 5, 1])]),
         Case::new("OneHotEncoder", &[cats], vec![f(&[2, 2], 1)]),
         Case::new("OneHotEncoder", &[("cats_strings", Attr::Strs(vec!["a".into(), "b".into()]))], vec![words()]),
         Case::new("ArrayFeatureExtractor", &[], vec![f(&[3, 4], 1), sample::ints(&[2, 0])]),

@@ -395,7 +395,7 @@ fn cases() -> Vec<Case> {
         all.push(make("LinearClassifier", &with(linear(1, post), &[ints("classlabels_ints", &[0, 1])]), x()));
     }
     let named = ("classlabels_strings", Attr::Strs(vec!["no".into(), "yes".into()]));
-    all.push(make("LinearClassifier", &with(linear(2, "LOGISTIC"), &[named.clone()]), sample::ints(&[1, 2, 3, 4])));
+    all.push(make("LinearClassifier", &with(linear(2, "LOGISTIC"), std::slice::from_ref(&named)), sample::ints(&[1, 2, 3, 4])));
     all.push(make("LinearRegressor", &linear(1, "NONE"), x()));
     all.push(make("LinearRegressor", &with(linear(2, "NONE"), &[("targets", Attr::Int(2))]), x()));
     for kernel in ["LINEAR", "POLY", "RBF", "SIGMOID"] {
