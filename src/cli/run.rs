@@ -78,7 +78,7 @@ pub fn ordered(graph: &Graph, given: Vec<(String, Tensor)>) -> Result<Vec<Tensor
 /// floats as `float32`.
 fn fitted(t: Tensor, want: Option<DType>) -> Result<Tensor> {
     match (t.dtype(), want) {
-        (DType::F32, Some(d)) if d.is_narrow_float() => t.narrowed(d, true),
+        (DType::F32, Some(d)) if d.is_narrow_float() => t.narrowed(d, false),
         (DType::I8, Some(d @ (DType::I4 | DType::I2))) | (DType::U8, Some(d @ (DType::U4 | DType::U2))) => {
             let (bits, per) = (d.bits(), 8 / d.bits());
             let mask = (1i64 << bits) - 1;

@@ -8,12 +8,13 @@
 //! DeformConv MAdds: the convolution's `N · Co · ΠO · ΠK · Ci/g`. Its `N · Ci · ΠO · ΠK` bilinear samples are 7 other FLOPs each, as
 //! in GridSample (8 with a mask); weights of a sample's corners are 8 per position and offset group; a bias 1 per output. Col2Im: one addition per input element.
 
+use super::elements::{from_ints, ints};
 use super::spec::{Attr, NodeSpec};
 use super::window::{Window, advance};
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, opt, sample};
 use crate::cost::{Work, product};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Dim, Fact, Num, Shape, Tensor, element_count};
+use crate::tensor::{DType, Dim, Fact, Num, Shape, Tensor, element_count, is_num};
 use crate::with_num;
 
 /// The family's table rows.
@@ -266,7 +267,14 @@ impl Family for Detect {
                 with_num!(cx.arith, x.dtype(), T => roi_pool::<T>(inputs, *output, *scale))
             }
             Detect::Deform { .. } => with_num!(cx.arith, x.dtype(), T => self.deform::<T>(inputs)),
-            Detect::Col2Im { window } => with_num!(cx.arith, x.dtype(), T => col2im::<T>(window, inputs)),
+            Detect::Col2Im { window } if is_num(x.dtype()) => with_num!(cx.arith, x.dtype(), T => {
+                let (y, dims) = col2im(window, inputs, &T::load(x)?, T::zero(), |a, b| a + b)?;
+                Ok(vec![T::store(y, &dims)?])
+            }),
+            Detect::Col2Im { window } => {
+                let (y, dims) = col2im(window, inputs, &ints(x)?, 0, i128::wrapping_add)?;
+                Ok(vec![from_ints(x.dtype(), &y, &dims)?])
+            }
         }
     }
 
@@ -520,7 +528,13 @@ fn roi_pool<T: Num>(inputs: &Inputs, [oh, ow]: [usize; 2], scale: f32) -> Result
 }
 
 /// Columns `[n, c·ΠK, blocks]` added back into images.
-fn col2im<T: Num>(window: &Window, inputs: &Inputs) -> Result<Vec<Tensor>> {
+fn col2im<V: Copy>(
+    window: &Window,
+    inputs: &Inputs,
+    data: &[V],
+    zero: V,
+    add: impl Fn(V, V) -> V,
+) -> Result<(Vec<V>, Vec<usize>)> {
     let sizes = |i: usize| -> Result<Vec<usize>> {
         let v = input(inputs, i)?.to_i64s()?;
         v.into_iter().map(|d| usize::try_from(d).map_err(|_| Error::run(format!("{d} is not a size")))).collect()
@@ -541,8 +555,7 @@ fn col2im<T: Num>(window: &Window, inputs: &Inputs) -> Result<Vec<Tensor>> {
     let c = channels / taps;
     let dims: Vec<usize> = [n, c].into_iter().chain(image.iter().copied()).collect();
     let (plane, total) = (element_count(&image)?, element_count(&dims)?);
-    let data = T::load(x)?;
-    let mut y = vec![T::zero(); total];
+    let mut y = vec![zero; total];
     let mut k = vec![0; block.len()];
     for t in 0..taps {
         let mut o = vec![0; outs.len()];
@@ -552,9 +565,9 @@ fn col2im<T: Num>(window: &Window, inputs: &Inputs) -> Result<Vec<Tensor>> {
             for m in 0..n * c {
                 let v = data[(m * taps + t) * blocks + at];
                 match place {
-                    Some(p) => y[m * plane + p] = y[m * plane + p] + v,
+                    Some(p) => y[m * plane + p] = add(y[m * plane + p], v),
                     None => {
-                        let _ = T::zero() + v; // falls into the padding, counted like any other
+                        add(zero, v); // falls into the padding, counted like any other
                     }
                 }
             }
@@ -562,7 +575,7 @@ fn col2im<T: Num>(window: &Window, inputs: &Inputs) -> Result<Vec<Tensor>> {
         }
         advance(&mut k, &block);
     }
-    Ok(vec![T::store(y, &dims)?])
+    Ok((y, dims))
 }
 
 fn cases() -> Vec<Case> {
@@ -570,6 +583,7 @@ fn cases() -> Vec<Case> {
     let int = Attr::Int;
     let ints = |v: &[i64]| Attr::Ints(v.to_vec());
     let floats = |v: &[f32], dims: &[usize]| Tensor::from_vec(v.to_vec(), dims).expect("as many as the dims say");
+    let bytes = Tensor::from_vec((0..50u8).collect(), &[1, 10, 5]).expect("as many as the dims say");
     let boxes = || floats(&[0., 0., 1., 1., 0., 0.1, 1., 1.1, 0., 10., 1., 11.], &[1, 3, 4]);
     let scores = || floats(&[0.9, 0.75, 0.6, 0.2, 0.5, 0.95], &[1, 2, 3]);
     let rois = || floats(&[0., 0., 4., 3., 1., 1., 5., 9.], &[2, 4]);
@@ -611,6 +625,7 @@ fn cases() -> Vec<Case> {
         )
         .opset(19),
         Case::new("Col2Im", &[], vec![f(&[1, 10, 5], 1), sample::ints(&[5, 5]), sample::ints(&[1, 5])]),
+        Case::new("Col2Im", &[], vec![bytes, sample::ints(&[5, 5]), sample::ints(&[1, 5])]),
         Case::new(
             "Col2Im",
             &[("pads", ints(&[0, 1, 0, 1])), ("strides", ints(&[2, 1])), ("dilations", ints(&[1, 2]))],

@@ -186,7 +186,7 @@ impl Family for Grid {
                         let y = s.run(&at, &x.to_f64s()?, 0.0)?;
                         return Ok(vec![from_ints(
                             x.dtype(),
-                            &y.iter().map(|v| v.round() as i64).collect::<Vec<_>>(),
+                            &y.iter().map(|v| v.trunc() as i64).collect::<Vec<_>>(),
                             &dims,
                         )?]);
                     }

@@ -348,7 +348,7 @@ impl Case {
 }
 
 /// The newest opset of `ai.onnx` this build knows.
-pub const NEWEST_OPSET: i64 = 26;
+pub const NEWEST_OPSET: i64 = 28;
 
 /// The typed operators and the operator table. **One line per family file.**
 macro_rules! families {
@@ -543,23 +543,30 @@ impl Op {
         }
     }
 
-    /// Runs the reference kernel. Narrow floats are computed in `f32` and rounded at the outputs, whose types come from the
-    /// shape rule.
+    /// Whether its floating-point inputs may be of different types that are computed as one.
+    fn mixes_widths(&self) -> bool {
+        matches!(self, Op::Attention(_) | Op::Norm(_))
+    }
+
+    /// Runs the reference kernel. Narrow floats are computed in `f32`, or in `f64` beside such, and rounded at the outputs, whose
+    /// types come from the shape rule.
     ///
     /// # Errors
     /// If the inputs contradict the operator, or the data does (an index out of range).
     pub fn eval(&self, cx: &EvalCx, inputs: &Inputs) -> Result<Vec<Tensor>> {
         let family = self.family();
-        let narrow = inputs.iter().flatten().any(|t| t.dtype().is_narrow_float());
-        if !narrow || family.handles_narrow() {
+        let some = |is: fn(DType) -> bool| inputs.iter().flatten().any(|t| is(t.dtype()));
+        let double = self.mixes_widths() && some(|d| d == DType::F64) && some(|d| d.is_float() && d != DType::F64);
+        if !(double || some(DType::is_narrow_float)) || family.handles_narrow() {
             return family.eval(cx, inputs);
         }
         let facts: Vec<Option<Fact>> = inputs.iter().map(|t| t.map(Tensor::fact)).collect();
         let seen: Vec<Option<Input>> =
             facts.iter().zip(inputs).map(|(f, t)| f.as_ref().map(|fact| Input { fact, value: *t })).collect();
         let outputs = family.infer(&Infer { inputs: &seen, outputs: cx.outputs })?;
-        let wide: Vec<Option<Tensor>> =
-            inputs.iter().map(|t| t.map(Tensor::widened).transpose()).collect::<Result<_>>()?;
+        let widened =
+            |t: &Tensor| if double && t.dtype().is_float() { cast::cast(t, DType::F64, true) } else { t.widened() };
+        let wide: Vec<Option<Tensor>> = inputs.iter().map(|t| t.map(widened).transpose()).collect::<Result<_>>()?;
         let wide: Vec<Option<&Tensor>> = wide.iter().map(Option::as_ref).collect();
         let results = family.eval(cx, &wide)?;
         results
@@ -567,6 +574,7 @@ impl Op {
             .enumerate()
             .map(|(i, t)| match outputs.get(i).and_then(|f| f.dtype) {
                 Some(d) if d.is_narrow_float() && t.dtype() == DType::F32 => t.narrowed(d, true),
+                Some(d) if double && d.is_float() => cast::cast(&t, d, true),
                 _ => Ok(t),
             })
             .collect()

@@ -187,6 +187,13 @@ fn pick(x: &Tensor, axis: usize, positions: impl Iterator<Item = usize>) -> Resu
 
 /// Offsets of the elements that are not zero (not empty strings).
 fn non_zero(x: &Tensor) -> Result<Vec<usize>> {
+    if matches!(x.dtype(), DType::C64 | DType::C128) {
+        // Of both parts, signs aside, any bit.
+        let part = x.dtype().bits() / 16;
+        let any = |part: &[u8]| part.iter().enumerate().any(|(i, b)| b & if i + 1 == part.len() { 0x7f } else { 0xff } != 0);
+        let numbers = x.bytes()?.chunks_exact(2 * part);
+        return Ok(numbers.enumerate().filter(|(_, n)| n.chunks_exact(part).any(any)).map(|(i, _)| i).collect());
+    }
     Ok(match Keys::of(x)? {
         Keys::Floats(v) => (0..v.len()).filter(|&i| v[i] != 0.0).collect(),
         Keys::Ints(v) => (0..v.len()).filter(|&i| v[i] != 0).collect(),
