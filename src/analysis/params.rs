@@ -19,7 +19,7 @@
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};
 use crate::ops::{Body, Held, Role};
 use crate::tensor::Tensor;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Why a constant does not count as learned.
@@ -145,6 +145,7 @@ pub fn learned(graph: &Graph) -> ParamCount {
 fn judged(graph: &Graph) -> (ParamCount, Vec<(usize, Verdict)>) {
     let mut verdicts: BTreeMap<ValueId, (Verdict, Vec<NodeId>)> = BTreeMap::new();
     let mut inner = ParamCount::default();
+    let mut tracer = Tracer { graph, known: HashMap::new() };
     // What constants hold that are packed into fewer elements.
     let mut packed: HashMap<ValueId, u64> = HashMap::new();
     for (id, node) in graph.iter().filter(|(_, n)| !n.is_static) {
@@ -154,17 +155,15 @@ fn judged(graph: &Graph) -> (ParamCount, Vec<(usize, Verdict)>) {
             if captured || !graph.value(v).is_static {
                 continue;
             }
-            let mut chain = HashSet::new();
-            let use_ = Use::of(node, i);
             let held = node.op.family().elements_of(i, &graph.rule_inputs(node));
-            trace(graph, v, use_, 0, &mut chain, &mut |root, verdict| {
+            for &(root, verdict) in tracer.trace(v, Use::of(node, i), 0).iter() {
                 let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
                 entry.0 = entry.0.max(verdict);
                 entry.1.push(id);
                 if let Some(n) = held.filter(|_| verdict == Verdict::Learned) {
                     packed.insert(root, n);
                 }
-            });
+            }
         }
         let held = node.op.family().held();
         if held != Held::default() {
@@ -186,21 +185,14 @@ fn judged(graph: &Graph) -> (ParamCount, Vec<(usize, Verdict)>) {
                     Verdict::Statistic => Role::Statistic,
                     Verdict::Not(_) => Role::Setting,
                 };
-                let mut chain = HashSet::new();
-                trace(
-                    graph,
-                    v,
-                    Use { role, moved: false, scales: false, quantized: false },
-                    0,
-                    &mut chain,
-                    &mut |root, by_role| {
-                        // What the body found out about a constant says more than that it is no weight.
-                        let verdict = if matches!(verdict, Verdict::Not(_)) { verdict } else { by_role };
-                        let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
-                        entry.0 = entry.0.max(verdict);
-                        entry.1.push(id);
-                    },
-                );
+                let use_ = Use { role, moved: false, scales: false, quantized: false };
+                for &(root, by_role) in tracer.trace(v, use_, 0).iter() {
+                    // What the body found out about a constant says more than that it is no weight.
+                    let verdict = if matches!(verdict, Verdict::Not(_)) { verdict } else { by_role };
+                    let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
+                    entry.0 = entry.0.max(verdict);
+                    entry.1.push(id);
+                }
             }
             let row = inner.rows.entry(id).or_default();
             row.0 += in_body.total;
@@ -218,13 +210,11 @@ fn judged(graph: &Graph) -> (ParamCount, Vec<(usize, Verdict)>) {
                 for reader in body.nodes() {
                     for (i, v) in reader.inputs.iter().enumerate() {
                         if *v == Some(inner_id) {
-                            let mut chain = HashSet::new();
-                            let use_ = Use::of(reader, i);
-                            trace(graph, outer, use_, 0, &mut chain, &mut |root, verdict| {
+                            for &(root, verdict) in tracer.trace(outer, Use::of(reader, i), 0).iter() {
                                 let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
                                 entry.0 = entry.0.max(verdict);
                                 entry.1.push(id);
-                            });
+                            }
                         }
                     }
                 }
@@ -294,7 +284,7 @@ fn role_of(node: &Node, i: usize) -> Role {
 }
 
 /// How a constant is used where it meets data.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Use {
     role: Role,
     /// It is only moved about, not combined with data.
@@ -320,50 +310,69 @@ fn is_move(node: &Node) -> bool {
     )
 }
 
-/// Follows a static value back to the file's constants and judges each.
-fn trace(
-    graph: &Graph,
-    v: ValueId,
-    used: Use,
-    depth: usize,
-    seen: &mut HashSet<ValueId>,
-    found: &mut dyn FnMut(ValueId, Verdict),
-) {
-    // Static chains in files are short; the limit only bounds hostile ones.
-    if depth > 64 || !seen.insert(v) {
-        return;
+/// Constants behind a static value, each with what its use says of it.
+type Judged = Arc<[(ValueId, Verdict)]>;
+
+/// Follows static values back to the file's constants and judges each. Chains are shared between many uses (masks, position
+/// tables), so what is found is kept.
+struct Tracer<'g> {
+    graph: &'g Graph,
+    known: HashMap<(ValueId, Use), Judged>,
+}
+
+impl Tracer<'_> {
+    fn trace(&mut self, v: ValueId, used: Use, depth: usize) -> Judged {
+        if let Some(known) = self.known.get(&(v, used)) {
+            return known.clone();
+        }
+        let found = self.find(v, used, depth);
+        self.known.insert((v, used), found.clone());
+        found
     }
-    let value = graph.value(v);
-    let Source::Node(id, _) = value.source else {
-        return found(v, judge(&value.name, value.constant.as_ref(), value.fact.dtype, used));
-    };
-    let node = graph.node(id);
-    // A shape is no part of what it is the shape of.
-    if matches!(node.op_type.as_str(), "Shape" | "Size") {
-        return;
-    }
-    // Some files write a weight as a size and a fill: an untrained weight is a weight.
-    let float = value.fact.dtype.is_some_and(|d| d.is_float());
-    if node.op_type == "ConstantOfShape" && float && (used.role == Role::Weight || used.scales) {
-        return found(v, Verdict::Learned);
-    }
-    for (i, input) in node.inputs.iter().enumerate() {
-        let Some(input) = *input else { continue };
-        // Through a static node, its own settings stay settings, and what it does not single out keeps the consumer's role. Angles are
-        // not learned.
-        let role = match (used.role, role_of(node, i)) {
-            (Role::Setting, _) | (_, Role::Setting) => Role::Setting,
-            _ if matches!(node.op_type.as_str(), "Sin" | "Cos" | "Range") => Role::Setting,
-            // A look-up at load time only moves: what is looked up is judged by what becomes of it.
-            (role, Role::Weight) if node.op_type == "Gather" => role,
-            (_, Role::Weight) => Role::Weight,
-            (_, Role::Statistic) => Role::Statistic,
-            (role, Role::Data) => role,
+
+    fn find(&mut self, v: ValueId, used: Use, depth: usize) -> Judged {
+        // Static chains in files are short; the limit only bounds hostile ones.
+        if depth > 64 {
+            return Arc::new([]);
+        }
+        let value = self.graph.value(v);
+        let Source::Node(id, _) = value.source else {
+            return Arc::new([(v, judge(&value.name, value.constant.as_ref(), value.fact.dtype, used))]);
         };
-        // A scale or shift is at most given other dims on its way; what is computed from fills is a mask.
-        let scales = used.scales && matches!(node.op_type.as_str(), "Unsqueeze" | "Squeeze" | "Reshape" | "Identity");
-        let moved = used.moved || matches!(node.op_type.as_str(), "Expand" | "Tile" | "Concat" | "Slice");
-        trace(graph, input, Use { role, scales, moved, ..used }, depth + 1, seen, found);
+        let node = self.graph.node(id);
+        // A shape is no part of what it is the shape of.
+        if matches!(node.op_type.as_str(), "Shape" | "Size") {
+            return Arc::new([]);
+        }
+        // Some files write a weight as a size and a fill: an untrained weight is a weight.
+        let float = value.fact.dtype.is_some_and(|d| d.is_float());
+        if node.op_type == "ConstantOfShape" && float && (used.role == Role::Weight || used.scales) {
+            return Arc::new([(v, Verdict::Learned)]);
+        }
+        let mut all: BTreeMap<ValueId, Verdict> = BTreeMap::new();
+        for (i, input) in node.inputs.iter().enumerate() {
+            let Some(input) = *input else { continue };
+            // Through a static node, its own settings stay settings, and what it does not single out keeps the consumer's role.
+            // Angles are not learned.
+            let role = match (used.role, role_of(node, i)) {
+                (Role::Setting, _) | (_, Role::Setting) => Role::Setting,
+                _ if matches!(node.op_type.as_str(), "Sin" | "Cos" | "Range") => Role::Setting,
+                // A look-up at load time only moves: what is looked up is judged by what becomes of it.
+                (role, Role::Weight) if node.op_type == "Gather" => role,
+                (_, Role::Weight) => Role::Weight,
+                (_, Role::Statistic) => Role::Statistic,
+                (role, Role::Data) => role,
+            };
+            // A scale or shift is at most given other dims on its way; what is computed from fills is a mask.
+            let scales =
+                used.scales && matches!(node.op_type.as_str(), "Unsqueeze" | "Squeeze" | "Reshape" | "Identity");
+            let moved = used.moved || matches!(node.op_type.as_str(), "Expand" | "Tile" | "Concat" | "Slice");
+            for (root, verdict) in self.trace(input, Use { role, scales, moved, ..used }, depth + 1).iter() {
+                let entry = all.entry(*root).or_insert(*verdict);
+                *entry = (*entry).max(*verdict);
+            }
+        }
+        all.into_iter().collect()
     }
 }
 

@@ -273,6 +273,8 @@ struct Scope {
     notes: Vec<String>,
     /// The user's cost rules.
     rules: Arc<Rules>,
+    /// Whether subgraphs see values of this scope without their shapes.
+    shapeless: bool,
 }
 
 struct Built {
@@ -313,10 +315,15 @@ fn resolve(scopes: &mut [Scope], level: usize, name: &str) -> Option<ValueId> {
     }
     let outer = resolve(scopes, level.checked_sub(1)?, name)?;
     let value = scopes[level - 1].graph.values[outer.0 as usize].clone();
+    let shapeless = scopes[level - 1].shapeless;
     let scope = &mut scopes[level];
     let number = scope.captured.len();
     let is_static = value.constant.is_some();
-    let id = scope.add(name, value.fact, Source::Capture(number), value.constant, is_static).ok()?;
+    let mut fact = value.fact;
+    if shapeless && !is_static {
+        fact.shape = Shape::UNKNOWN;
+    }
+    let id = scope.add(name, fact, Source::Capture(number), value.constant, is_static).ok()?;
     scope.captured.push(outer);
     scope.graph.captures.push(id);
     Some(id)
@@ -588,13 +595,22 @@ fn build_bodies(
         let built = loop {
             let built = match build_graph(graph, scopes, Formals::Positional(formals.clone()), &rules) {
                 Err(error) if op_type == "If" && !refused => {
+                    // Whatever does not depend on shapes still holds: what it captures, gives and has for weights.
+                    let mut shapeless = || -> Result<Built> {
+                        let known: Vec<_> = scopes.iter().map(|s| s.shapeless).collect();
+                        scopes.iter_mut().for_each(|s| s.shapeless = true);
+                        let built = build_graph(graph, scopes, Formals::Positional(Vec::new()), &rules);
+                        scopes.iter_mut().zip(known).for_each(|(s, k)| s.shapeless = k);
+                        built
+                    };
+                    let Ok(built) = shapeless() else { return Err(error) };
                     refused = true;
                     let branch = name.trim_end_matches("_branch");
                     scopes[0].notes.push(format!(
-                        "the {branch} branch of '{}' does not fit these shapes and is taken as the one not taken: {error}",
-                        spec_name
+                        "the {branch} branch of '{spec_name}' does not fit these shapes and is taken as the one not taken: {error}"
                     ));
-                    *attr = Attr::Body(Arc::new(Refused { error, outputs: graph.outputs.len() }));
+                    captured.extend(built.captured.iter().copied());
+                    *attr = Attr::Body(Arc::new(Refused { error, body: Arc::new(built.graph) }));
                     continue 'attrs;
                 }
                 built => built?,

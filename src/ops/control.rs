@@ -74,34 +74,40 @@ impl Control {
 pub struct Refused {
     /// Why.
     pub error: Error,
-    /// How many results it would give.
-    pub outputs: usize,
+    /// The branch, built without knowing shapes: it holds weights all the same.
+    pub body: Arc<dyn Body>,
 }
 
 impl Body for Refused {
     fn formals(&self) -> usize {
-        0
+        self.body.formals()
     }
     fn captures(&self) -> usize {
-        0
+        self.body.captures()
     }
     fn output_facts(&self) -> Vec<Fact> {
-        vec![Fact::unknown(); self.outputs]
+        self.body.output_facts()
     }
     fn charge(&self) -> Charge {
         Charge::FREE
     }
     fn eval(&self, _cx: &EvalCx, _inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        Err(self.error.clone().hint("the input that decides between the branches took this one: fix it with --value NAME=V or --input"))
+        Err(self
+            .error
+            .clone()
+            .hint("the input that decides between the branches took this one: fix it with --value NAME=V or --input"))
+    }
+    fn refusal(&self) -> Option<&Error> {
+        Some(&self.error)
     }
     fn as_any(&self) -> &dyn Any {
-        self
+        self.body.as_any()
     }
 }
 
 /// Which way an If goes, if that is certain: its condition is known, or one branch cannot run.
 fn way(condition: Option<Input>, then_branch: &Arc<dyn Body>, else_branch: &Arc<dyn Body>) -> Option<bool> {
-    let refused = |b: &Arc<dyn Body>| b.as_any().is::<Refused>();
+    let refused = |b: &Arc<dyn Body>| b.refusal().is_some();
     truth(condition).or(match (refused(then_branch), refused(else_branch)) {
         (false, true) => Some(true),
         (true, false) => Some(false),
@@ -496,7 +502,7 @@ mod tests {
         let cx = CostCx { inputs: &[None], outputs: &[] };
         let undecided = Control::If { then_branch: doubled(3), else_branch: doubled(5) };
         assert_eq!(undecided.charge(&cx).span().other_flops, Span { low: 3, high: Some(5) });
-        let refused = Arc::new(Refused { error: Error::input("does not fit"), outputs: 1 });
+        let refused = Arc::new(Refused { error: Error::input("does not fit"), body: doubled(9) });
         let decided = Control::If { then_branch: doubled(3), else_branch: refused };
         assert_eq!(decided.charge(&cx), Charge::Known(Work::other(3)));
         assert_eq!(decided.rounds(&cx), [("else", Span::exact(0)), ("then", Span::exact(1))]);

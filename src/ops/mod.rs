@@ -143,7 +143,7 @@ pub enum Access {
 }
 
 /// What an input is to the operator, for the Params column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Data, or a learned tensor if it is a constant the data is combined with elementwise: see `analysis::params` for the rule.
     Data,
@@ -224,6 +224,10 @@ pub trait Body: Debug + Send + Sync {
     fn eval(&self, cx: &EvalCx, inputs: &[Tensor]) -> Result<Vec<Tensor>>;
     /// The value of output `i` when it is a constant of the subgraph.
     fn constant_output(&self, _i: usize) -> Option<Tensor> {
+        None
+    }
+    /// Why it cannot run with the shapes at hand; it is then never taken.
+    fn refusal(&self) -> Option<&Error> {
         None
     }
     /// The formal input that output `i` is, when the subgraph passes it on unchanged.

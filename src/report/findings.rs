@@ -1,7 +1,7 @@
 //! Plain sentences: where time and MAdds part, and why. Each is computed from the report's numbers and left out when they do not
 //! support it.
 
-use super::model::{ClassRow, Kind, Report};
+use super::model::{ClassRow, Kind, Layer, Report};
 use crate::analysis::Class;
 use crate::engine::Path;
 use crate::units::{iec, ms, percent, plural, rate, si};
@@ -22,6 +22,7 @@ pub fn findings(report: &Report) -> Vec<String> {
             parting(report, &mut out);
             free_of_madds(report, &mut out);
             fused(report, &mut out);
+            fallbacks(report, main, &mut out);
             hottest(report, &mut out);
             overhead(report, &mut out);
         }
@@ -246,6 +247,34 @@ fn hottest(report: &Report, out: &mut Vec<String>) {
         crate::error::printable(&l.op),
         percent(time),
         percent(madds)
+    ));
+}
+
+/// Steps of the optimized path for which there is no fast kernel.
+fn fallbacks(report: &Report, main: Path, out: &mut Vec<String>) {
+    let fell = |l: &&Layer| l.kernel.as_deref() == Some("reference");
+    let rows: Vec<&Layer> = report.layers.iter().filter(fell).collect();
+    if main != Path::Optimized || rows.is_empty() {
+        return;
+    }
+    let mut ops: Vec<&str> = Vec::new();
+    for l in &rows {
+        if !ops.contains(&l.op.as_str()) {
+            ops.push(&l.op);
+        }
+    }
+    let more = ops.len().saturating_sub(5);
+    ops.truncate(5);
+    let list: Vec<String> = ops.iter().map(|o| crate::error::printable(o)).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let time: f64 = rows.iter().filter_map(|l| l.time_share).sum();
+    out.push(format!(
+        "{} of the optimized path {} no fast kernel yet and run{} on the reference one ({}{more}): {} of the time.",
+        plural(rows.len(), "step"),
+        if rows.len() == 1 { "has" } else { "have" },
+        if rows.len() == 1 { "s" } else { "" },
+        list.join(", "),
+        percent(time)
     ));
 }
 

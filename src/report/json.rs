@@ -11,7 +11,64 @@ use serde_json::{Map, Value, json};
 
 /// Makes the document.
 pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
-    bytes(&document(report))
+    let text = bytes(&document(report))?;
+    // A line break followed by a key cannot occur inside a string, so this is the first level's own.
+    let mark = b"\n  \"layers\": []";
+    let Some(at) = text.windows(mark.len()).position(|w| w == mark) else { return Ok(text) };
+    let (before, after) = (at + mark.len() - 2, at + mark.len());
+    let mut out = Vec::with_capacity(text.len() + 1024 * report.layers.len());
+    out.extend_from_slice(&text[..before]);
+    write_layers(&mut out, &report.layers, report, 1)?;
+    out.extend_from_slice(&text[after..]);
+    Ok(out)
+}
+
+/// Writes rows straight into the text: of a model of thousands of nodes they are nearly all there is.
+fn write_layers(out: &mut Vec<u8>, layers: &[Layer], report: &Report, depth: usize) -> Result<()> {
+    let failed = |e: serde_json::Error| Error::run(format!("the report cannot be written as JSON: {e}"));
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * depth, b' ');
+    };
+    out.push(b'[');
+    for (i, l) in layers.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        line(out, depth + 1);
+        out.push(b'{');
+        for (k, column) in COLUMNS.iter().enumerate() {
+            if k > 0 {
+                out.push(b',');
+            }
+            line(out, depth + 2);
+            out.push(b'"');
+            out.extend_from_slice(column.key.as_bytes());
+            out.extend_from_slice(b"\": ");
+            match (column.get)(l, report) {
+                // Shapes stand on one line each: they are read as a whole.
+                Cell::Shape(s) => serde_json::to_writer(&mut *out, &shape(&s)).map_err(failed)?,
+                Cell::Text(s) | Cell::Name(s) => serde_json::to_writer(&mut *out, &s).map_err(failed)?,
+                Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => {
+                    serde_json::to_writer(&mut *out, &n).map_err(failed)?;
+                }
+                other => serde_json::to_writer(&mut *out, &cell(&other)).map_err(failed)?,
+            }
+        }
+        if !l.bodies.is_empty() {
+            out.push(b',');
+            line(out, depth + 2);
+            out.extend_from_slice(b"\"bodies\": ");
+            serde_json::to_writer(&mut *out, &bodies(l, report)).map_err(failed)?;
+        }
+        line(out, depth + 1);
+        out.push(b'}');
+    }
+    if !layers.is_empty() {
+        line(out, depth);
+    }
+    out.push(b']');
+    Ok(())
 }
 
 /// A document as bytes, indented, with a final line end.
@@ -42,23 +99,27 @@ pub(super) fn cell(c: &Cell) -> Value {
     }
 }
 
+fn bodies(l: &Layer, report: &Report) -> Value {
+    let body = |b: &super::model::BodyRows| {
+        json!({
+            "name": b.name,
+            "rounds": span(b.rounds),
+            "rows_are": if b.is_executed { "sums of a run" } else { "one round" },
+            "madds": span(b.span.madds),
+            "other_flops": span(b.span.other_flops),
+            "layers": b.layers.iter().map(|l| layer(l, report)).collect::<Vec<_>>(),
+        })
+    };
+    l.bodies.iter().map(body).collect()
+}
+
 fn layer(l: &Layer, report: &Report) -> Value {
     let mut map = Map::new();
     for column in COLUMNS {
         map.insert(column.key.to_string(), cell(&(column.get)(l, report)));
     }
     if !l.bodies.is_empty() {
-        let body = |b: &super::model::BodyRows| {
-            json!({
-                "name": b.name,
-                "rounds": span(b.rounds),
-                "rows_are": if b.is_executed { "sums of a run" } else { "one round" },
-                "madds": span(b.span.madds),
-                "other_flops": span(b.span.other_flops),
-                "layers": b.layers.iter().map(|l| layer(l, report)).collect::<Vec<_>>(),
-            })
-        };
-        map.insert("bodies".into(), l.bodies.iter().map(body).collect());
+        map.insert("bodies".into(), bodies(l, report));
     }
     Value::Object(map)
 }
@@ -159,7 +220,7 @@ fn document(report: &Report) -> Value {
                 "time_share": report.time_coverage,
             },
         },
-        "layers": report.layers.iter().map(|l| layer(l, report)).collect::<Vec<_>>(),
+        "layers": [],
         "overhead": report.overhead.iter().map(|l| layer(l, report)).collect::<Vec<_>>(),
         "classes": report.classes.iter().map(|c| json!({
             "class": c.class.name(),
