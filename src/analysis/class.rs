@@ -118,6 +118,7 @@ pub fn class_of(graph: &Graph, node: &Node) -> Class {
                 Class::MatMul
             }
         }
+        "MoE" | "QMoE" => Class::Linear,
         "Einsum" if (0..node.inputs.len()).any(is_static) => Class::Linear,
         "Einsum" => Class::MatMul,
         "LSTM" | "GRU" | "RNN" | "DynamicQuantizeLSTM" => Class::Recurrent,

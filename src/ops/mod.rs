@@ -466,6 +466,8 @@ families! {
     NBits: nbits;
     /// An LSTM with integer weights.
     RnnQuant: rnn_quant;
+    /// Mixtures of experts.
+    Moe: moe;
     /// Operators on blocked data.
     Nchwc: nchwc;
     /// ONNX Runtime's operators of no other family.
