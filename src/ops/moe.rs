@@ -108,7 +108,8 @@ impl Moe {
         };
         Ok(Op::Moe(Moe {
             k: node.opt_size("k")?.unwrap_or(1),
-            normalize: node.flag("normalize_routing_weights", false)?,
+            // ONNX Runtime's kernel for packed weights always normalises.
+            normalize: packed || node.flag("normalize_routing_weights", false)?,
             act,
             bits,
         }))
