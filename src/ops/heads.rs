@@ -82,8 +82,9 @@ fn opaque(node: &NodeSpec) -> Op {
 }
 
 fn heads(node: &NodeSpec, name: &str) -> Result<usize> {
-    let n = node.opt_size(name)?.filter(|&n| n > 0);
-    n.ok_or_else(|| Error::input("must be positive").at_attribute(name))
+    // The bound keeps products with sizes of tensors within a word.
+    let n = node.opt_size(name)?.filter(|&n| n > 0 && n < 1 << 20);
+    n.ok_or_else(|| Error::input("must be positive, and no absurd number").at_attribute(name))
 }
 
 impl Heads {
