@@ -8,7 +8,8 @@ use super::{Options, Runner, Step};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, NodeId, Source, ValueId, interp};
 use crate::kernels::{self, Kind, Layout, Prepared, Task, buffer_len};
-use crate::ops::{Access, EvalCx};
+use crate::ops::sequence::Sequence;
+use crate::ops::{Access, EvalCx, Op};
 use crate::simd::Isa;
 use crate::tensor::{Container, DType, Tensor};
 use std::collections::HashMap;
@@ -480,7 +481,10 @@ pub(super) fn is_view(graph: &Graph, id: NodeId) -> bool {
     let node = graph.node(id);
     let fact = |v: Option<&Option<ValueId>>| v.copied().flatten().map(|v| &graph.value(v).fact);
     let (Some(from), Some(to)) = (fact(node.inputs.first()), fact(node.outputs.first())) else { return false };
-    node.op.family().access() == Access::View
+    // What says something about its input (its shape, whether it is there) moves nothing either, but does not show it.
+    let tells = matches!(node.op, Op::Constant(_) | Op::Sequence(Sequence::Has | Sequence::Length));
+    !tells
+        && node.op.family().access() == Access::View
         && node.outputs.iter().flatten().count() == 1
         && from.dtype == to.dtype
         && from.container == Container::Tensor

@@ -309,6 +309,7 @@ fn cases() -> Vec<Case> {
         Case::new("Optional", &[], vec![same()]),
         Case::new("OptionalGetElement", &[], vec![f(&[2], 1)]),
         Case::new("OptionalHasElement", &[], vec![f(&[2], 1)]),
+        Case::new("OptionalHasElement", &[], Tensor::from_bools([false; 4], &[4]).into_iter().collect()),
         Case::new("OptionalHasElement", &[], vec![Tensor::absent(DType::F32)]),
         Case::with_optional("OptionalHasElement", &[], vec![None], 1),
     ]
