@@ -10,7 +10,6 @@ pub const FLOPS: Tool = Tool { name: "calflops", version: "0.3.2", figure: "FLOP
 
 fn macs(s: &Subject, books: &mut Books) {
     if s.is_torch(books) {
-        s.spelling(books);
         for call in &s.program.calls {
             products(s, call, books);
         }
@@ -21,13 +20,13 @@ fn flops(s: &Subject, books: &mut Books) {
     if !s.is_torch(books) {
         return;
     }
-    s.spelling(books);
     for call in &s.program.calls {
         products(s, call, books);
     }
     let seen = books.figure(s.analysis.totals.work.madds);
     let nodes = s.program.calls.iter().filter(|c| c.madds > 0).map(|c| c.nodes.len()).sum();
     books.add("a multiply-add is two FLOPs", nodes, seen);
+    s.lost_bias(books);
     for call in &s.program.calls {
         others(s, call, books);
     }
@@ -118,8 +117,7 @@ fn others(s: &Subject, call: &Call, books: &mut Books) {
             };
             books.add(why, n, per * call.read());
         }
-        // An encoder layer keeps the function it was made with, from before it was patched.
-        What::Act(_) if call.in_encoder_layer => {}
+        What::Act(_) if call.kept_function => {}
         What::Act(Act::Relu | Act::PRelu | Act::Elu | Act::LeakyRelu | Act::Silu | Act::Gelu) => {
             books.add("ReLU, LeakyReLU, PReLU, ELU, SiLU, GELU: 1 per element", 1, call.read())
         }

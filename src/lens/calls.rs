@@ -9,12 +9,32 @@ pub struct Program {
     pub calls: Vec<Call>,
     /// What had to be assumed because the graph does not tell.
     pub notes: Vec<String>,
+    /// Convolutions whose bias, if they had one beside the BatchNorm folded into them, is lost.
+    pub lost_bias: usize,
     /// How products of activations were written had to be assumed.
     pub spelling_assumed: bool,
     /// Operators that no torch program exports to, with how many nodes there are.
     pub foreign: Vec<(String, usize)>,
     /// First dim of the first graph input.
     pub batch: usize,
+}
+
+impl Program {
+    /// The same program with its products of activations written the one way or the other, wherever that is not known.
+    pub fn spelt(&self, operator: bool) -> Program {
+        let mut other =
+            Program { calls: self.calls.clone(), notes: Vec::new(), foreign: self.foreign.clone(), ..*self };
+        for call in &mut other.calls {
+            match &mut call.what {
+                What::Product { spelling: s @ (Spelling::At | Spelling::Matmul), .. } => {
+                    *s = if operator { Spelling::At } else { Spelling::Matmul };
+                }
+                What::Softmax { patched, .. } if call.module == Module::Function => *patched = !operator,
+                _ => {}
+            }
+        }
+        other
+    }
 }
 
 /// What made a call.
@@ -43,8 +63,8 @@ pub struct Call {
     pub output: Vec<usize>,
     /// Our MAdds of its nodes.
     pub madds: i128,
-    /// Inside an nn.TransformerEncoderLayer.
-    pub in_encoder_layer: bool,
+    /// An activation that the module holds as a function from before counters patch it.
+    pub kept_function: bool,
     /// Inside an nn.TransformerEncoderLayer that torch runs as one kernel.
     pub in_fused_layer: bool,
     /// Inside timm's Attention module.

@@ -74,13 +74,13 @@ struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// Tells what was assumed about products of activations, where that makes a difference.
-    fn spelling(&self, books: &mut Books) {
-        if self.program.spelling_assumed {
-            books.note(
-                "the file does not say how products of activations were written: @ (and x.softmax) is assumed where one layer makes q, k \
-                 and v or the query is scaled, torch.matmul (and F.softmax) elsewhere",
-            );
+    /// Tells that convolutions with a folded BatchNorm are taken to have had no bias of their own.
+    fn lost_bias(&self, books: &mut Books) {
+        if self.program.lost_bias > 0 {
+            books.note(format!(
+                "{} with a BatchNorm folded in taken to have had no bias, as is usual",
+                crate::units::plural(self.program.lost_bias, "convolution")
+            ));
         }
     }
 
@@ -167,6 +167,24 @@ fn through(tool: &'static Tool, subject: &Subject) -> Lens {
             notes.push(format!(
                 "taken as run in evaluation mode under no_grad; with gradients enabled it prints {}",
                 crate::units::exact(other)
+            ));
+        }
+    }
+    if figure.is_some() && subject.program.spelling_assumed {
+        let with = |operator: bool| {
+            let mut books = Books::default();
+            let program = subject.program.spelt(operator);
+            (tool.count)(&Subject { program: &program, ..*subject }, &mut books);
+            books.close(ours_madds).0
+        };
+        if let (Some(functions), Some(operators)) = (with(false), with(true))
+            && functions != operators
+        {
+            notes.push(format!(
+                "the file does not say how products of activations were written: with torch.matmul and F.softmax the tool prints {}, with \
+                 @ and x.softmax {}; one is assumed by the shape of the code",
+                crate::units::exact(functions),
+                crate::units::exact(operators)
             ));
         }
     }

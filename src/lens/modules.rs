@@ -4,14 +4,29 @@
 use super::calls::{Act, Call, Module, MultiHead, Norm, Pool, Program, Spelling, What};
 use super::evidence;
 use super::recognize::Draft;
-use crate::ir::{Graph, NodeId, Source};
+use crate::ir::{Graph, Model, NodeId, Source};
 use std::collections::{BTreeSet, HashMap};
 
 /// Decides modules and finishes the program.
-pub fn assign(graph: &Graph, mut drafts: Vec<Draft>, told: bool, mut program: Program) -> Program {
+pub fn assign(model: &Model, mut drafts: Vec<Draft>, told: bool, mut program: Program) -> Program {
+    let graph = &model.graph;
+    // What the built-in networks do is done by modules in the code they follow; their paths join what belongs together.
+    let built_in = model.producer.0 == "madd-prof";
     let scopes = Scopes::of(graph, &drafts);
-    for d in &mut drafts {
-        d.call.module = scopes.module(d);
+    let act_norms = norms_with_activations(graph, &drafts);
+    for (i, d) in drafts.iter_mut().enumerate() {
+        d.call.module = if built_in { usual(&d.call.what) } else { scopes.module(d) };
+        if act_norms.contains(&i) {
+            d.call.module = Module::Custom("BatchNormAct2d".into());
+        }
+        // transformers' activation modules hold torch.nn.functional.gelu as an attribute.
+        let class = d.origin.classes.last().map_or("", String::as_str);
+        let held = class.starts_with("transformers.activations.")
+            || (class.is_empty() && path(d).ends_with("intermediate_act_fn"));
+        if held && matches!(d.call.what, What::Act(Act::Gelu)) {
+            d.call.module = Module::Custom("GELUActivation".into());
+            d.call.kept_function = true;
+        }
     }
     if drafts.iter().any(|d| d.origin.path.is_none()) {
         program
@@ -60,12 +75,33 @@ fn kind(what: &What) -> &'static str {
     }
 }
 
-/// Where timm's norm after a convolution keeps its activation: `conv1` has `bn1.act`, `conv_pw` has `bn1.act` and so on; only the
-/// commonest naming is told apart.
-fn norm_with_activation(conv: &str) -> String {
-    let (scope, last) = conv.rsplit_once('.').unwrap_or(("", conv));
-    let bn = last.replacen("conv", "bn", 1);
-    if scope.is_empty() { format!("{bn}.act") } else { format!("{scope}.{bn}.act") }
+/// Folded BatchNorms that were timm's BatchNormAct2d, which runs its activation inside (`bn1.act`): those whose convolution is read by
+/// such an activation alone, and all of them where most are.
+fn norms_with_activations(graph: &Graph, drafts: &[Draft]) -> BTreeSet<usize> {
+    let inside = |path: &str| {
+        let Some(norm) = path.strip_suffix(".act") else { return false };
+        let last = norm.rsplit('.').next().unwrap_or(norm);
+        last.starts_with("bn") || last.starts_with("norm")
+    };
+    let norms: Vec<usize> =
+        (0..drafts.len()).filter(|&i| folded(&drafts[i].call.what) && drafts[i].origin.classes.is_empty()).collect();
+    if norms.is_empty() || !drafts.iter().any(|d| inside(path(d))) {
+        return BTreeSet::new();
+    }
+    let mut readers: HashMap<crate::ir::ValueId, Vec<NodeId>> = HashMap::new();
+    for (id, node) in graph.iter() {
+        node.inputs.iter().flatten().for_each(|v| readers.entry(*v).or_default().push(id));
+    }
+    let at: HashMap<NodeId, &str> = drafts.iter().flat_map(|d| d.call.nodes.iter().map(|&n| (n, path(d)))).collect();
+    let with = |i: &usize| {
+        let out = drafts[*i].call.nodes.first().and_then(|&n| graph.node(n).outputs.first().copied().flatten());
+        let next = out.and_then(|o| readers.get(&o)).map_or(&[][..], Vec::as_slice);
+        next.iter().any(|n| {
+            at.get(n).is_some_and(|p| inside(p)) || evidence::origin(graph.node(*n)).path.is_some_and(|p| inside(&p))
+        })
+    };
+    let found: BTreeSet<usize> = norms.iter().copied().filter(with).collect();
+    if 2 * found.len() > norms.len() { norms.into_iter().collect() } else { found }
 }
 
 fn folded(what: &What) -> bool {
@@ -120,10 +156,6 @@ impl Scopes {
             {
                 return Module::Custom("LayerNorm2d".into());
             }
-            // `bn1.act`: a norm with an activation inside is no plain nn.BatchNorm.
-            if folded(&d.call.what) && self.kinds.contains_key(&norm_with_activation(path(d))) {
-                return Module::Custom("BatchNormAct2d".into());
-            }
             let module = d.origin.path.is_none() || self.is_leaf(path(d)) || always;
             return if module { usual } else { Module::Function };
         };
@@ -141,7 +173,13 @@ impl Scopes {
             }
             Some(_) => Module::Function,
             None if norm && !matches!(d.call.what, What::Norm { .. }) && by_batch_norm(d) => usual,
-            None if folded(&d.call.what) && !norm => usual,
+            None if folded(&d.call.what) => {
+                if norm {
+                    Module::Custom(short.to_string())
+                } else {
+                    usual
+                }
+            }
             None if self.is_leaf(path(d)) => Module::Custom(short.to_string()),
             None => Module::Function,
         }
@@ -367,9 +405,15 @@ fn attention_modules(graph: &Graph, drafts: Vec<Draft>) -> Vec<(Call, String)> {
 
 /// One call of an nn.MultiheadAttention from what is inside.
 fn multi_head(graph: &Graph, group: &[Draft]) -> Option<Call> {
-    let mut calls: Vec<Call> = group.iter().map(|d| d.call.clone()).collect();
+    let zoo = group.iter().any(|d| path(d).ends_with(".in_proj"));
+    let softmax = |d: &&Draft| matches!(d.call.what, What::Softmax { .. });
+    let mut calls: Vec<Call> = group.iter().filter(|d| !(zoo && softmax(d))).map(|d| d.call.clone()).collect();
     for c in &mut calls {
         c.module = Module::Function;
+        if zoo && matches!(c.what, What::Product { .. }) {
+            // Built-in networks spell out what their models call scaled_dot_product_attention.
+            c.what = What::Attention;
+        }
         match &mut c.what {
             What::Product { spelling: spelling @ (Spelling::At | Spelling::Matmul), .. } => *spelling = Spelling::Bmm,
             What::Softmax { patched, .. } => *patched = true,
@@ -381,14 +425,13 @@ fn multi_head(graph: &Graph, group: &[Draft]) -> Option<Call> {
     let last = calls.iter().rev().find(|c| matches!(c.what, What::Product { .. } | What::Attention))?;
     let &[.., queries, width] = last.output.as_slice() else { return None };
     let heads = embed / (width as i128).max(1);
-    let keys = match calls.iter().find(|c| matches!(c.what, What::Product { .. })) {
-        Some(scores) => *scores.output.last()? as i128,
+    let keys = match group.iter().find(|d| matches!(d.call.what, What::Product { .. })) {
+        Some(scores) => *scores.call.output.last()? as i128,
         // Two products of q·k·(d + d).
         None => last.madds / (last.made() * 2).max(1),
     };
     let packed = n == 3 * embed;
     let batch = first.read() / (embed * queries as i128).max(1);
-    let zoo = group.iter().any(|d| path(d).ends_with(".in_proj"));
     let data = graph.node(*first.nodes.first()?).inputs.first().copied().flatten()?;
     let batch_first = match graph.value(data).source {
         Source::Node(id, _) => {
@@ -405,7 +448,7 @@ fn multi_head(graph: &Graph, group: &[Draft]) -> Option<Call> {
         input: first.input.clone(),
         output: calls.last()?.output.clone(),
         module: Module::Nn("MultiheadAttention".into()),
-        in_encoder_layer: false,
+        kept_function: false,
         in_fused_layer: false,
         in_timm_attention: false,
         what: What::MultiHead(MultiHead {
@@ -440,7 +483,8 @@ fn fused_layers(calls: &mut [(Call, String)]) {
     }
     for (call, path) in calls.iter_mut() {
         let inside = |l: &str| l.is_empty() || path == l || path.strip_prefix(l).is_some_and(|r| r.starts_with('.'));
-        call.in_encoder_layer = layers.iter().any(|(l, _)| inside(l));
+        let act = matches!(call.what, What::Act(_)) && call.module == Module::Function;
+        call.kept_function |= act && layers.iter().any(|(l, _)| inside(l));
         call.in_fused_layer = layers.iter().any(|(l, fused)| *fused && inside(l));
     }
 }

@@ -16,7 +16,7 @@ fn count(s: &Subject, books: &mut Books) {
     if !s.is_torch(books) {
         return;
     }
-    s.spelling(books);
+    s.lost_bias(books);
     let mut hooks = 0;
     for call in &s.program.calls {
         hooks += one(s, call, books);
@@ -162,8 +162,7 @@ fn functions(call: &Call, books: &mut Books) -> i128 {
         }
         What::Attention => instead(0, "scaled_dot_product_attention is not patched"),
         What::Addmm { n, .. } => books.add("addmm: its bias vector once", 1, *n),
-        // An encoder layer keeps the function it was made with, from before it was patched.
-        What::Act(_) if call.in_encoder_layer && !nn => {}
+        What::Act(_) if call.kept_function => {}
         What::Act(act) => {
             let hooked =
                 nn && matches!(act, Act::Relu | Act::Relu6 | Act::PRelu | Act::Elu | Act::LeakyRelu | Act::Gelu);
@@ -199,6 +198,7 @@ fn functions(call: &Call, books: &mut Books) -> i128 {
 
 fn count_aten(s: &Subject, books: &mut Books) {
     if s.is_torch(books) {
+        s.lost_bias(books);
         for call in &s.program.calls {
             aten(s, call, books);
         }

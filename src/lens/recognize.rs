@@ -7,6 +7,7 @@ use super::patterns::{Group, Matcher};
 use crate::ir::{Graph, Model, Node, NodeId, Source, ValueId};
 use crate::ops::Op;
 use crate::ops::resize::Mode;
+use crate::ops::transpose::Transpose;
 use std::collections::{BTreeMap, HashMap};
 
 /// Reconstructs the program.
@@ -21,7 +22,7 @@ pub fn program(model: &Model) -> Program {
     r.program.batch = first.and_then(|s| s.dim(0)).unwrap_or(1);
     let told = groups.iter().any(|g| !g.origin.classes.is_empty());
     r.program.foreign = foreign(graph, &r.drafts);
-    modules::assign(graph, r.drafts, told, r.program)
+    modules::assign(model, r.drafts, told, r.program)
 }
 
 /// A call whose module is not decided yet.
@@ -121,7 +122,7 @@ impl Reader<'_> {
             input,
             output,
             madds,
-            in_encoder_layer: false,
+            kept_function: false,
             in_fused_layer: false,
             in_timm_attention: false,
         };
@@ -196,6 +197,9 @@ impl Reader<'_> {
         };
         let made = node.outputs.first().copied().flatten().and_then(|v| self.dims(v)).unwrap_or(output);
         self.push(group, vec![id], What::Conv(conv), x, made.clone());
+        if bias == Bias::Folded(false) && group.origin.call.is_none() {
+            self.program.lost_bias += 1;
+        }
         if let Bias::Folded(_) = bias {
             let what = What::Norm { norm: Norm::Batch(true), affine: true, params: 2 * co as i128 };
             self.push(group, vec![id], what, made.clone(), made);
@@ -283,7 +287,18 @@ impl Reader<'_> {
             let Source::Node(id, _) = self.graph.value(v).source else { return true };
             let maker = self.graph.node(id);
             match maker.op_type.as_str() {
-                "Transpose" => return false,
+                // Axes of size 1 move freely.
+                "Transpose" => match (&maker.op, maker.inputs.first().copied().flatten()) {
+                    (Op::Transpose(Transpose::Axes(Some(perm))), Some(before)) => {
+                        let dims = self.dims(before).unwrap_or_default();
+                        let moved: Vec<usize> = perm.iter().copied().filter(|&p| dims.get(p) != Some(&1)).collect();
+                        if !moved.is_sorted() {
+                            return false;
+                        }
+                        v = before;
+                    }
+                    _ => return false,
+                },
                 "Unsqueeze" | "Squeeze" | "Identity" | "Cast" => match maker.inputs.first().copied().flatten() {
                     Some(before) => v = before,
                     None => return true,

@@ -52,7 +52,7 @@ fn one(call: &Call, books: &mut Books) {
         What::Norm { norm, affine, .. } => {
             let per = if *affine { 4 } else { 2 };
             let why = match norm {
-                Norm::Batch(true) => "BatchNorm folded into convolutions at export: 4 per element",
+                Norm::Batch(true) if call.in_nn() => "BatchNorm folded into convolutions at export: 4 per element",
                 Norm::Batch(false) if call.is_nn("BatchNorm") || call.is_nn("SyncBatchNorm") => {
                     if *affine {
                         "BatchNorm: 4 per element"

@@ -9,8 +9,9 @@ pub const TOOL: Tool = Tool { name: "torchinfo", version: "1.8.0", figure: "Tota
 
 fn count(s: &Subject, books: &mut Books) {
     if s.is_torch(books) {
+        s.lost_bias(books);
         for call in &s.program.calls {
-            one(call, books);
+            one(s, call, books);
         }
     }
 }
@@ -23,10 +24,14 @@ fn times(call: &Call) -> (i128, bool) {
     (if conv { positions } else { call.rows() }, conv)
 }
 
-fn one(call: &Call, books: &mut Books) {
+fn one(s: &Subject, call: &Call, books: &mut Books) {
     let n = call.nodes.len();
     let function = call.module == Module::Function;
-    let (times, by_position) = times(call);
+    let (mut times, by_position) = times(call);
+    if let What::Addmm { n, .. } = call.what {
+        // Conv1D works on rows, but its result is [batch, tokens, width].
+        times = s.program.batch as i128 * if by_position { n } else { 1 };
+    }
     let mut instead = |theirs: i128, why: &'static str| books.add(why, n, theirs - call.madds);
     match &call.what {
         What::Conv(_) if function => instead(0, "calls that are no modules are not seen"),
@@ -63,6 +68,8 @@ fn one(call: &Call, books: &mut Books) {
             let bias = if r.bias { 2 * r.gates * r.hidden } else { 0 };
             books.add("bias of recurrent layers: once per step", n, r.evaluations * r.directions * bias);
         }
+        // timm's BatchNormAct2d has modules inside: no leaf.
+        What::Norm { .. } if call.module == Module::Custom("BatchNormAct2d".into()) => {}
         What::Norm { norm, params, .. } if !function => {
             let why = match norm {
                 Norm::Batch(true) => "BatchNorm folded into convolutions at export: its parameters once per sample",
