@@ -8,7 +8,7 @@ use crate::cost::{Span, Traffic, Work, WorkSpan};
 use crate::error::Result;
 use crate::ir::{Graph, NodeId, ValueId, interp};
 use crate::ops::{Body, Charge, CostCx, EvalCx, Input, Inputs, Observer};
-use crate::tensor::{Fact, Shape, Tensor};
+use crate::tensor::{DType, Fact, Shape, Tensor};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ptr;
@@ -19,6 +19,7 @@ struct Seen {
     runs: u64,
     work: Option<Work>,
     traffic: Option<Traffic>,
+    by_type: Vec<(DType, u64)>,
     /// Of the first output, while it is the same in every run.
     shape: Shape,
 }
@@ -51,15 +52,23 @@ impl Observer for Ledger {
         };
         let bytes = |f: Option<&Fact>| f.and_then(Fact::bytes);
         let elements = outs.first().and_then(Fact::elements);
-        let traffic = moved(graph, at, &|i| bytes(ins[i].as_ref()), &|i| bytes(outs.get(i)), elements);
+        let mut by_type = Vec::new();
+        let traffic = moved(graph, at, &|i| bytes(ins[i].as_ref()), &|i| bytes(outs.get(i)), elements, &mut by_type);
         let shape = outs.first().map_or(Shape::UNKNOWN, |f| f.shape.clone());
         let mut seen = self.seen.borrow_mut();
         let entry = seen.entry((key(graph), node)).or_insert(Seen {
             runs: 0,
             work: Some(Work::NONE),
             traffic: Some(Traffic::default()),
+            by_type: Vec::new(),
             shape: shape.clone(),
         });
+        for (dtype, bytes) in by_type {
+            match entry.by_type.iter_mut().find(|(d, _)| *d == dtype) {
+                Some((_, sum)) => *sum = sum.saturating_add(bytes),
+                None => entry.by_type.push((dtype, bytes)),
+            }
+        }
         entry.runs += 1;
         entry.work = entry.work.zip(work).map(|(a, b)| a + b);
         entry.traffic = entry.traffic.zip(traffic).map(|(a, b)| a + b);
@@ -113,6 +122,7 @@ fn settle(rows: &mut [Row], graph: &Graph, ledger: &Ledger, all: bool) {
                 row.is_executed = true;
             }
             row.traffic = traffic.or(row.traffic);
+            row.bytes_by_type = seen.as_ref().map(|s| s.by_type.clone()).unwrap_or_default();
         } else {
             // Bodies are listed the other way round than their captures.
             for (body, cost) in node.op.family().bodies().iter().rev().zip(&mut row.bodies) {

@@ -50,6 +50,8 @@ pub struct Row {
     pub traffic: Option<Traffic>,
     /// Computed once per model, charged nothing per inference.
     pub is_static: bool,
+    /// Bytes moved by element type, in pieces; of nodes without subgraphs.
+    pub bytes_by_type: Vec<(DType, u64)>,
     /// What its multiply-adds multiply; `None` for operators without any, and for control flow.
     pub operands: Option<Operands>,
     /// Of its multiply-adds, those between two activations: attention scores and their application.
@@ -211,6 +213,26 @@ impl Analysis {
 }
 
 impl Analysis {
+    /// Bytes moved by element type, the largest first; subgraphs included.
+    pub fn bytes_by_type(&self) -> Vec<(DType, u64)> {
+        fn add(rows: &[Row], n: u64, sums: &mut BTreeMap<DType, u64>) {
+            for row in rows.iter().filter(|r| r.traffic.is_some()) {
+                for body in &row.bodies {
+                    let rounds = if body.is_executed { 1 } else { body.rounds.known().unwrap_or(0) };
+                    add(&body.rows, n.saturating_mul(rounds), sums);
+                }
+                for (dtype, bytes) in &row.bytes_by_type {
+                    let sum = sums.entry(*dtype).or_default();
+                    *sum = sum.saturating_add(bytes.saturating_mul(n));
+                }
+            }
+        }
+        let mut sums = BTreeMap::new();
+        add(&self.rows, 1, &mut sums);
+        let mut sums: Vec<(DType, u64)> = sums.into_iter().filter(|(_, n)| *n > 0).collect();
+        sums.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+        sums
+    }
     /// Multiply-adds by the element types they multiply, the largest first; subgraphs included.
     pub fn madds_by_type(&self) -> Vec<(Operands, u64)> {
         fn add(rows: &[Row], n: u64, sums: &mut BTreeMap<Operands, u64>) {
@@ -241,8 +263,9 @@ fn rows(graph: &Graph, params: &ParamCount) -> Vec<Row> {
         let domain = if node.domain.is_empty() || node.domain == "ai.onnx" { "" } else { &node.domain };
         let (new, shared, statistics) = params.of(id);
         let bodies = body_costs(graph, node);
+        let mut bytes_by_type = Vec::new();
         let traffic = match &bodies[..] {
-            [] => traffic(graph, node),
+            [] => traffic(graph, node, &mut bytes_by_type),
             _ if node.is_static => Some(Traffic::default()),
             bodies => body_traffic(bodies),
         };
@@ -260,6 +283,7 @@ fn rows(graph: &Graph, params: &ParamCount) -> Vec<Row> {
             traffic,
             is_static: node.is_static,
             is_executed: false,
+            bytes_by_type,
             operands: operands_of(graph, node),
             activation_madds: 0,
             bodies,
@@ -355,10 +379,10 @@ fn body_traffic(bodies: &[BodyCost]) -> Option<Traffic> {
 }
 
 /// Compulsory traffic of a node: each operand read once, each result written once.
-fn traffic(graph: &Graph, node: &Node) -> Option<Traffic> {
+fn traffic(graph: &Graph, node: &Node, by_type: &mut Vec<(DType, u64)>) -> Option<Traffic> {
     let bytes = |v: &Option<crate::ir::ValueId>| v.and_then(|v| graph.value(v).fact.bytes());
     let elements = node.outputs.first().copied().flatten().and_then(|v| graph.value(v).fact.elements());
-    moved(graph, node, &|i| bytes(&node.inputs[i]), &|i| bytes(&node.outputs[i]), elements)
+    moved(graph, node, &|i| bytes(&node.inputs[i]), &|i| bytes(&node.outputs[i]), elements, by_type)
 }
 
 /// Compulsory traffic of a node whose operands have given sizes in bytes, and whose first output has `elements`.
@@ -368,6 +392,7 @@ fn moved(
     input: &dyn Fn(usize) -> Option<u64>,
     output: &dyn Fn(usize) -> Option<u64>,
     elements: Option<usize>,
+    by_type: &mut Vec<(DType, u64)>,
 ) -> Option<Traffic> {
     let access = node.op.family().access();
     if node.is_static || access == Access::View {
@@ -378,7 +403,11 @@ fn moved(
     let mut t = Traffic { weight_bytes, ..Traffic::default() };
     let mut seen = Vec::with_capacity(node.inputs.len());
     for i in (0..node.outputs.len()).filter(|&i| node.outputs[i].is_some()) {
-        t.write_bytes = t.write_bytes.checked_add(output(i)?)?;
+        let bytes = output(i)?;
+        t.write_bytes = t.write_bytes.checked_add(bytes)?;
+        if let Some(dtype) = node.outputs[i].and_then(|v| graph.value(v).fact.dtype) {
+            by_type.push((dtype, bytes));
+        }
     }
     for (i, v) in node.inputs.iter().enumerate() {
         let Some(v) = *v else { continue };
@@ -389,8 +418,16 @@ fn moved(
         let value = graph.value(v);
         let bytes = match access {
             Access::Selected if i == 0 => value.fact.dtype?.bytes_of(elements?)? as u64,
+            // A weight is moved as it is stored: dequantising it is part of the product, or done once.
+            _ if value.is_static => match operands::stored_type(graph, v).zip(value.fact.elements()) {
+                Some((stored, n)) if value.fact.dtype != Some(stored) => stored.bytes_of(n)? as u64,
+                _ => input(i)?,
+            },
             _ => input(i)?,
         };
+        if let Some(dtype) = if value.is_static { operands::stored_type(graph, v) } else { value.fact.dtype } {
+            by_type.push((dtype, bytes));
+        }
         let column = if value.is_static { &mut t.weight_bytes } else { &mut t.read_bytes };
         *column = column.checked_add(bytes)?;
     }

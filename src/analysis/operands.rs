@@ -68,7 +68,7 @@ pub fn operands_of(graph: &Graph, node: &Node) -> Option<Operands> {
 }
 
 /// The type in which a value is stored before it is dequantised on the way here.
-fn stored_type(graph: &Graph, mut v: ValueId) -> Option<DType> {
+pub(super) fn stored_type(graph: &Graph, mut v: ValueId) -> Option<DType> {
     let own = graph.value(v).fact.dtype;
     for _ in 0..LONGEST_CHAIN {
         let Source::Node(id, _) = graph.value(v).source else { return own };

@@ -91,6 +91,7 @@ pub fn compose(source: Source) -> Report {
         totals: analysis.totals,
         time_coverage: time_coverage(&layers, main),
         madds_by_type: analysis.madds_by_type().into_iter().map(|(o, n)| (o.name(), n)).collect(),
+        bytes_by_type: analysis.bytes_by_type().into_iter().map(|(d, n)| (d.name().to_string(), n)).collect(),
         distinct: None,
         static_nodes: layers.iter().filter(|l| l.kind == Kind::Static).count(),
         not_learned: not_learned.into_iter().collect(),

@@ -209,6 +209,7 @@ fn document(report: &Report) -> Value {
             "activation_madds": t.activation_madds,
             "weight_madds": t.work.madds - t.activation_madds.min(t.work.madds),
             "madds_by_type": report.madds_by_type.iter().map(|(k, n)| (k.clone(), json!(n))).collect::<Map<_, _>>(),
+            "bytes_by_type": report.bytes_by_type.iter().map(|(k, n)| (k.clone(), json!(n))).collect::<Map<_, _>>(),
             "coverage": {
                 "nodes": t.coverage.nodes,
                 "known_nodes": t.coverage.known_nodes,

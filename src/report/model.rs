@@ -269,6 +269,8 @@ pub struct Report {
     pub time_coverage: Option<f64>,
     /// Multiply-adds by the element types they multiply, the largest first.
     pub madds_by_type: Vec<(String, u64)>,
+    /// Bytes moved by element type, the largest first.
+    pub bytes_by_type: Vec<(String, u64)>,
     /// Learned elements without copies, if asked for.
     pub distinct: Option<Distinct>,
     /// Of the nodes, computed once per model.

@@ -122,6 +122,13 @@ pub fn totals(report: &Report) -> Vec<(String, String, String)> {
     let split = format!("weights {}, read {}, written {}", iec(b.weight_bytes), iec(b.read_bytes), iec(b.write_bytes));
     let bound = if t.unknown_traffic > 0 { "≥ " } else { "" };
     out.push(("Bytes moved".into(), format!("{bound}{}", exact(b.total())), split));
+    // Indices and conditions are of other types in nearly every model; what matters is a second type of weight.
+    let typed: Vec<&(String, u64)> =
+        report.bytes_by_type.iter().filter(|(_, n)| *n as f64 >= 0.01 * b.total() as f64).collect();
+    if typed.len() > 1 || typed.iter().any(|(k, _)| k != "float32") {
+        let types: Vec<String> = typed.iter().map(|(k, n)| format!("{k} {}", iec(*n))).collect();
+        out.push(("  by type".into(), String::new(), types.join(", ")));
+    }
     if let Some(peak) = t.peak_activation_bytes {
         out.push(("Peak activations".into(), exact(peak), iec(peak)));
     }
