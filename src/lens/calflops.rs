@@ -124,7 +124,14 @@ fn others(s: &Subject, call: &Call, books: &mut Books) {
         What::Softmax { log: false, patched: true, .. } => books.add("softmax: 1 per element", 1, call.read()),
         What::Pool(Pool::Mean) => {}
         What::Pool(_) => books.add("pooling: 1 per input element", 1, call.read()),
-        What::Upsample(_) => books.add("interpolation: 1 per input element", 1, call.read()),
+        What::Upsample { by_size: true, .. } => {
+            let positions = volume(call.output.get(2..).unwrap_or(&[]));
+            books.add("interpolation to a size: 1 per output position, whatever the channels", 1, positions);
+        }
+        What::Upsample { .. } => books.add("interpolation by a factor: 1 per input element", 1, call.read()),
+        What::Mul { patched: true } | What::Add => {
+            books.add("torch.mul, torch.add: 1 per output element", 1, call.made());
+        }
         _ => {}
     }
 }

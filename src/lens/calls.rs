@@ -9,10 +9,14 @@ pub struct Program {
     pub calls: Vec<Call>,
     /// What had to be assumed because the graph does not tell.
     pub notes: Vec<String>,
-    /// Convolutions whose bias, if they had one beside the BatchNorm folded into them, is lost.
+    /// Convolutions whose bias, if they had one beside the BatchNorm folded into them, is not written down.
     pub lost_bias: usize,
+    /// Of these, how many are taken to have had none though nothing shows it.
+    pub bias_assumed: usize,
     /// How products of activations were written had to be assumed.
     pub spelling_assumed: bool,
+    /// The file names the class of every module.
+    pub classes_told: bool,
     /// Operators that no torch program exports to, with how many nodes there are.
     pub foreign: Vec<(String, usize)>,
     /// First dim of the first graph input.
@@ -120,6 +124,8 @@ pub struct Conv {
     pub transposed: bool,
     /// With a bias of its own (not one that folding a BatchNorm made).
     pub bias: bool,
+    /// A BatchNorm was folded in, and whether there was a bias before is not written down.
+    pub folded: bool,
     /// Groups.
     pub groups: i128,
     /// Input channels.
@@ -179,6 +185,8 @@ pub struct Recurrent {
     pub hidden: i128,
     /// With biases (two vectors per gate).
     pub bias: bool,
+    /// The operand lies in memory as it is read (not batch first).
+    pub contiguous: bool,
 }
 
 /// Which normalisation.
@@ -266,12 +274,14 @@ pub enum What {
     Softmax { row: i128, log: bool, patched: bool },
     /// A pooling.
     Pool(Pool),
-    /// An interpolation.
-    Upsample(Upsample),
+    /// An interpolation, to a given size or by a factor.
+    Upsample { mode: Upsample, by_size: bool },
     /// A table look-up: elements of the table.
     Embedding(i128),
-    /// `a * b`.
-    Mul,
+    /// `a * b`; `patched` when written `torch.mul(a, b)` or `a.mul(b)`.
+    Mul { patched: bool },
+    /// `torch.add(a, b)` or `a.add(b)`.
+    Add,
     /// Parameters that a leaf module of an unknown class uses: their elements.
     Parameters(i128),
     /// grid_sample: multiply-adds per output element by interpolation mode.

@@ -104,6 +104,38 @@ pub fn bias(graph: &Graph, node: &Node, origin: &Origin) -> Bias {
     if constant && is_made_up(name) { Bias::Folded(false) } else { Bias::Own }
 }
 
+/// Whether convolutions had a bias beside the BatchNorm that was folded into them, as far as the TorchScript exporter's numbers tell.
+///
+/// It numbers all values of its graph in one go (inputs, parameters, then the results of nodes), folds, and goes on numbering for what
+/// folding makes. The first number it made up therefore says how many parameters there were: as many as can be accounted for, or as many
+/// more as convolutions were folded. Anything else (nodes dropped on the way) leaves it open.
+pub fn folded_had_bias(graph: &Graph, folded: usize) -> Option<bool> {
+    let mut first: Option<usize> = None;
+    let (mut kept, mut renamed, mut constants) = (0, 0, 0);
+    for v in graph.values().iter().filter(|v| v.source == Source::Constant) {
+        if v.name.starts_with('/') {
+            constants += 1;
+        } else if let Some(number) =
+            v.name.strip_prefix("onnx::").and_then(|r| r.rsplit_once('_')).and_then(|(_, n)| n.parse().ok())
+        {
+            renamed += 1;
+            first = Some(first.map_or(number, |f| f.min(number)));
+        } else {
+            kept += 1;
+        }
+    }
+    // A folded convolution had a weight and the five tensors of a BatchNorm; a BatchNorm that stayed has lost its counter.
+    let norms = graph.nodes().iter().filter(|n| n.op_type == "BatchNormalization").count();
+    let parameters = kept + renamed - 2 * folded + 6 * folded + norms;
+    let values = graph.inputs().len() + parameters + graph.nodes().len() + constants + folded;
+    // One number goes to the output, one is skipped.
+    match first?.checked_sub(values + 1) {
+        Some(0) => Some(false),
+        Some(more) if more == folded => Some(true),
+        _ => None,
+    }
+}
+
 /// Whether a value is a parameter as the file stores it, under a name of its own.
 pub fn is_parameter(graph: &Graph, value: ValueId) -> bool {
     let v = graph.value(value);

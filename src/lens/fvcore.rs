@@ -2,7 +2,7 @@
 //! <https://github.com/facebookresearch/fvcore/blob/main/fvcore/nn/jit_handles.py>. Its "flop" is a multiply-add. What has no
 //! handler counts nothing: fused attention, attention modules in evaluation, recurrent layers.
 
-use super::calls::{Call, Norm, Pool, Spelling, Upsample, What};
+use super::calls::{Call, Module, Norm, Pool, Spelling, Upsample, What};
 use super::{Books, Subject, Tool, volume};
 
 pub const TOOL: Tool = Tool { name: "fvcore", version: "0.1.5", figure: "flops", count };
@@ -43,13 +43,15 @@ fn one(s: &Subject, call: &Call, books: &mut Books) {
             };
             books.add(why, call.nodes.len(), per * call.read());
         }
-        What::Pool(Pool::AdaptiveAverage) if call.input.len() == 4 => {
+        What::Pool(Pool::AdaptiveAverage)
+            if call.input.len() == 4 && call.module != Module::Nn("AdaptiveAvgPool1d".into()) =>
+        {
             books.add("adaptive average pooling: 1 per input element", 1, call.read());
         }
-        What::Upsample(Upsample::Nearest) if call.input.len() == 4 => {
+        What::Upsample { mode: Upsample::Nearest, .. } if call.input.len() == 4 => {
             books.add("nearest interpolation: 1 per output element", 1, call.made());
         }
-        What::Upsample(Upsample::Linear) if call.input.len() == 4 => {
+        What::Upsample { mode: Upsample::Linear, .. } if call.input.len() == 4 => {
             books.add("bilinear interpolation: 4 per output element", 1, 4 * call.made());
         }
         What::GridSample(_) => books.add("grid_sample: 4 per output element", 1, 4 * call.made()),

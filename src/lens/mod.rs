@@ -76,11 +76,18 @@ struct Subject<'a> {
 impl Subject<'_> {
     /// Tells that convolutions with a folded BatchNorm are taken to have had no bias of their own.
     fn lost_bias(&self, books: &mut Books) {
-        if self.program.lost_bias > 0 {
+        if self.program.bias_assumed > 0 {
             books.note(format!(
                 "{} with a BatchNorm folded in taken to have had no bias, as is usual",
-                crate::units::plural(self.program.lost_bias, "convolution")
+                crate::units::plural(self.program.bias_assumed, "convolution")
             ));
+        }
+    }
+
+    /// Tells that classes are not known, for tools that look at the exact class.
+    fn classes(&self, books: &mut Books) {
+        if !self.program.classes_told {
+            books.note("the file does not name classes: modules are taken for torch.nn's own, whose subclasses this tool does not count");
         }
     }
 

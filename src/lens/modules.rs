@@ -67,9 +67,10 @@ fn kind(what: &What) -> &'static str {
         What::Act(_) => "activation",
         What::Softmax { .. } => "softmax",
         What::Pool(_) => "pool",
-        What::Upsample(_) => "upsample",
+        What::Upsample { .. } => "upsample",
         What::Embedding(_) => "embedding",
-        What::Mul => "mul",
+        What::Mul { .. } => "mul",
+        What::Add => "add",
         What::Parameters(_) => "parameters",
         What::GridSample(_) => "grid sample",
     }
@@ -133,7 +134,8 @@ impl Scopes {
                 }
             }
         }
-        for d in drafts.iter().filter(|d| !folded(&d.call.what)) {
+        let beside = |what: &What| folded(what) || matches!(what, What::Parameters(_));
+        for d in drafts.iter().filter(|d| !beside(&d.call.what)) {
             scopes.kinds.entry(path(d).to_string()).or_default().insert(kind(&d.call.what));
         }
         scopes
@@ -234,13 +236,14 @@ fn usual(what: &What) -> Module {
             Pool::AdaptiveMax => "AdaptiveMaxPool2d",
             Pool::Mean => return Module::Function,
         },
-        What::Upsample(_) => "Upsample",
+        What::Upsample { .. } => "Upsample",
         What::Embedding(_) => "Embedding",
+        What::Parameters(_) => "PReLU",
         What::Product { .. }
         | What::Attention
         | What::MultiHead(_)
-        | What::Mul
-        | What::Parameters(_)
+        | What::Mul { .. }
+        | What::Add
         | What::GridSample(_) => return Module::Function,
     };
     Module::Nn(class.into())
@@ -297,7 +300,7 @@ fn scaled_query(graph: &Graph, product: NodeId) -> bool {
 /// Learned vectors that custom leaf modules (an RMSNorm written out) use elementwise.
 fn parameters(graph: &Graph, drafts: &mut Vec<Draft>, scopes: &Scopes) {
     let mut made: Vec<Draft> = Vec::new();
-    for d in drafts.iter().filter(|d| matches!(d.call.what, What::Mul)) {
+    for d in drafts.iter().filter(|d| matches!(d.call.what, What::Mul { .. })) {
         let (Some(&id), at) = (d.call.nodes.first(), path(d)) else { continue };
         if at.is_empty() || scopes.outer.contains(at) {
             continue;
@@ -464,7 +467,8 @@ fn multi_head(graph: &Graph, group: &[Draft]) -> Option<Call> {
     })
 }
 
-/// Marks the calls of encoder layers (attention, two linear layers, two norms), and of those that torch runs as one kernel.
+/// Finds encoder and decoder layers (attention, two linear layers, two norms): they keep their activation as a function, and torch runs
+/// some encoder layers as one kernel.
 fn fused_layers(calls: &mut [(Call, String)]) {
     let paths: BTreeSet<String> = calls.iter().map(|(_, p)| p.clone()).collect();
     let mut layers: Vec<(String, bool)> = Vec::new();
@@ -474,11 +478,9 @@ fn fused_layers(calls: &mut [(Call, String)]) {
         let has = |child: &str| {
             paths.contains(&if layer.is_empty() { child.to_string() } else { format!("{layer}.{child}") })
         };
-        if path.ends_with("self_attn")
-            && ["linear1", "linear2", "norm1", "norm2"].iter().all(|c| has(c))
-            && !has("multihead_attn")
-        {
-            layers.push((layer, m.fused));
+        if path.ends_with("self_attn") && ["linear1", "linear2", "norm1", "norm2"].iter().all(|c| has(c)) {
+            let decoder = has("multihead_attn");
+            layers.push((layer, m.fused && !decoder));
         }
     }
     for (call, path) in calls.iter_mut() {

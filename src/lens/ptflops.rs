@@ -16,6 +16,7 @@ fn count(s: &Subject, books: &mut Books) {
     if !s.is_torch(books) {
         return;
     }
+    s.classes(books);
     s.lost_bias(books);
     let mut hooks = 0;
     for call in &s.program.calls {
@@ -161,6 +162,9 @@ fn functions(call: &Call, books: &mut Books) -> i128 {
             instead(volume(lhs) * n, "matmul counts the batch of its first operand only");
         }
         What::Attention => instead(0, "scaled_dot_product_attention is not patched"),
+        What::Mul { patched: true } | What::Add => {
+            books.add("torch.mul, torch.add: 1 per output element", 1, call.made());
+        }
         What::Addmm { n, .. } => books.add("addmm: its bias vector once", 1, *n),
         What::Act(_) if call.kept_function => {}
         What::Act(act) => {
@@ -186,7 +190,7 @@ fn functions(call: &Call, books: &mut Books) -> i128 {
             books.add(why, 1, (1 + i128::from(nn)) * call.read());
             return if nn { call.read() } else { 0 };
         }
-        What::Upsample(_) => {
+        What::Upsample { .. } => {
             let sample = if nn { call.made() / call.rows().max(1) } else { 0 };
             books.add("interpolation: 1 per output element (2 as a module)", 1, call.made() + sample);
             return sample;
@@ -229,7 +233,8 @@ fn aten(s: &Subject, call: &Call, books: &mut Books) {
             instead(0, "LSTM runs as one oneDNN kernel on a CPU, which is not counted")
         }
         What::Recurrent(r) if r.bias => {
-            let amount = r.evaluations * r.directions * 2 * r.gates * r.hidden;
+            let vectors = if r.contiguous { 2 } else { 1 };
+            let amount = r.evaluations * r.directions * vectors * r.gates * r.hidden;
             books.add("bias of recurrent layers: 1 per gate and step", n, amount);
         }
         _ => {}

@@ -21,8 +21,32 @@ pub fn program(model: &Model) -> Program {
     let first = graph.inputs().first().map(|&v| &graph.value(v).fact.shape);
     r.program.batch = first.and_then(|s| s.dim(0)).unwrap_or(1);
     let told = groups.iter().any(|g| !g.origin.classes.is_empty());
+    r.program.classes_told = told || model.producer.0 == "madd-prof";
     r.program.foreign = foreign(graph, &r.drafts);
+    r.program.foreign.extend(unrolled(&r.drafts));
+    match evidence::folded_had_bias(graph, r.program.lost_bias) {
+        Some(true) => r.drafts.iter_mut().for_each(|d| give_bias(&mut d.call)),
+        Some(false) => {}
+        None => r.program.bias_assumed = r.program.lost_bias,
+    }
     modules::assign(model, r.drafts, told, r.program)
+}
+
+/// The bias that folding hid.
+fn give_bias(call: &mut Call) {
+    if let What::Conv(c) = &mut call.what {
+        c.bias |= c.folded;
+    }
+}
+
+/// Calls of recurrent modules that are no recurrent operators: the exporter unrolled them.
+fn unrolled(drafts: &[Draft]) -> Option<(String, usize)> {
+    let inside = |d: &&Draft| {
+        let recurrent = d.origin.classes.last().is_some_and(|c| c.starts_with("torch.nn.modules.rnn."));
+        recurrent && !matches!(d.call.what, What::Recurrent(_))
+    };
+    let n = drafts.iter().filter(inside).count();
+    (n > 0).then(|| ("the steps of an unrolled recurrent module".to_string(), n))
 }
 
 /// A call whose module is not decided yet.
@@ -149,6 +173,11 @@ impl Reader<'_> {
         if let Some(what) = self.product(group).or_else(|| self.other(group, &input, &output)) {
             let folded = matches!(what, What::Linear { .. }) && group.aten.contains("batch_norm");
             let nodes = self.costly(group);
+            if let What::Act(Act::PRelu) = what
+                && let Some(slopes) = group.nodes.iter().find_map(|&n| self.elements(self.graph.node(n), 1))
+            {
+                self.push(group, nodes.clone(), What::Parameters(slopes), input.clone(), output.clone());
+            }
             self.push(group, nodes.clone(), what, input, output.clone());
             if folded {
                 let params = 2 * output.get(1).map_or(0, |&c| c as i128);
@@ -187,6 +216,7 @@ impl Reader<'_> {
         let conv = Conv {
             transposed,
             bias: matches!(bias, Bias::Own | Bias::Folded(true)),
+            folded: bias == Bias::Folded(false) && group.origin.call.is_none(),
             groups: groups as i128,
             ci: ci as i128,
             co: co as i128,
@@ -221,6 +251,7 @@ impl Reader<'_> {
             evaluations: a as i128 * b as i128,
             input: input as i128,
             hidden: (rows / gates) as i128,
+            contiguous: self.contiguous(node),
             bias: node.inputs.get(3).copied().flatten().is_some_and(|b| self.is_real_bias(b)),
         });
         self.push(group, vec![id], what, x.clone(), x);
@@ -372,16 +403,15 @@ impl Reader<'_> {
             a if a.starts_with("avg_pool") => self.average(class, last, input, output),
             "mean" => self.mean(group, class, first, line),
             a if a.starts_with("upsample") || a.starts_with("_upsample") || a == "__interpolate" => {
-                let Op::Resize(r) =
-                    &group.nodes.iter().map(|&n| self.graph.node(n)).find(|n| matches!(n.op, Op::Resize(_)))?.op
-                else {
-                    return None;
-                };
-                What::Upsample(match r.mode {
+                let resize = find("Resize").or_else(|| find("Upsample"))?;
+                let Op::Resize(r) = &resize.op else { return None };
+                let mode = match r.mode {
                     Mode::Nearest(_) => Upsample::Nearest,
                     Mode::Linear => Upsample::Linear,
                     Mode::Cubic(_) => Upsample::Cubic,
-                })
+                };
+                let by_size = resize.inputs.get(3).copied().flatten().is_some();
+                What::Upsample { mode, by_size }
             }
             "embedding" => {
                 let node = find("Gather")?;
@@ -391,7 +421,8 @@ impl Reader<'_> {
                 let dims = self.dims(table).filter(|d| d.len() == 2)?;
                 What::Embedding(super::volume(&dims))
             }
-            "mul" => What::Mul,
+            "mul" => What::Mul { patched: line.contains(".mul(") },
+            "add" if line.contains(".add(") => What::Add,
             "grid_sampler" | "grid_sampler_2d" | "grid_sample" => What::GridSample(4),
             _ => return None,
         })

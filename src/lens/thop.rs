@@ -17,6 +17,7 @@ pub fn cell(r: &Recurrent) -> i128 {
 
 fn count(s: &Subject, books: &mut Books) {
     if s.is_torch(books) {
+        s.classes(books);
         for call in &s.program.calls {
             one(call, books);
         }
@@ -83,7 +84,7 @@ fn one(call: &Call, books: &mut Books) {
             let window = call.made() * spatial(&call.input) / spatial(&call.output).max(1);
             books.add("adaptive average pooling: 1 per input and per output element", 1, window + call.made());
         }
-        What::Upsample(mode) if call.module != Module::Function => {
+        What::Upsample { mode, .. } if call.module != Module::Function => {
             let spatial = call.input.len().saturating_sub(2);
             let per = match mode {
                 Upsample::Nearest => 1,

@@ -45,10 +45,10 @@ fn one(s: &Subject, call: &Call, books: &mut Books) {
             books.add("average pooling and mean: 1 per output element", 1, call.made());
         }
         What::Act(Act::LeakyRelu) => books.add("LeakyReLU: 1 per element", 1, call.made()),
-        What::Upsample(Upsample::Linear) if call.input.len() == 4 => {
+        What::Upsample { mode: Upsample::Linear, .. } if call.input.len() == 4 => {
             books.add("bilinear interpolation: 4 per output element", 1, 4 * call.made());
         }
-        What::Mul => books.add("elementwise products (mul): 1 per output element", 1, call.made()),
+        What::Mul { .. } => books.add("elementwise products (mul): 1 per output element", 1, call.made()),
         What::GridSample(per) => {
             books.add("grid_sample: 4 (bilinear) or 16 (bicubic) per output element", 1, per * call.made())
         }

@@ -61,7 +61,7 @@ fn one(call: &Call, books: &mut Books) {
             let windows = adaptive_windows(&call.input, &call.output);
             books.add("average pooling: 1 per element of its windows and per output", 1, windows + call.made());
         }
-        What::Upsample(mode) if call.in_nn() => {
+        What::Upsample { mode, .. } if call.in_nn() => {
             let per = match (mode, call.input.len()) {
                 (Upsample::Nearest, _) => 0,
                 (Upsample::Linear, 3) => 5,
