@@ -199,6 +199,7 @@ fn row_starts(outer: &[Axis], row: usize) -> Vec<Vec<Option<usize>>> {
 }
 
 /// `dst[y] += src[y·s + k·d − p] · w` along a row; all padding where there is no source row.
+#[allow(clippy::needless_range_loop)] // short rows, many of them: setting up a zip would cost as much as the row
 fn add_row<T: Num>(dst: &mut [T], src: Option<&[T]>, w: T, axis: &Axis, k: usize) {
     let pad = |dst: &mut [T]| dst.iter_mut().for_each(|d| *d = d.madd(T::zero(), w));
     let Some(src) = src else { return pad(dst) };
@@ -209,9 +210,14 @@ fn add_row<T: Num>(dst: &mut [T], src: Option<&[T]>, w: T, axis: &Axis, k: usize
         let src = &src[first * axis.s + k * axis.d - axis.begin..];
         let inside = &mut dst[first..end];
         if axis.s == 1 {
-            inside.iter_mut().zip(src).for_each(|(d, &x)| *d = d.madd(x, w));
+            let src = &src[..inside.len()];
+            for i in 0..inside.len() {
+                inside[i] = inside[i].madd(src[i], w);
+            }
         } else {
-            inside.iter_mut().zip(src.iter().step_by(axis.s)).for_each(|(d, &x)| *d = d.madd(x, w));
+            for (i, d) in inside.iter_mut().enumerate() {
+                *d = d.madd(src[i * axis.s], w);
+            }
         }
     }
     pad(&mut dst[end..]);
