@@ -206,6 +206,28 @@ fn sizes_that_only_data_tells_leave_madds_exact_and_a_run_tells_the_rest() {
     assert!(run["totals"]["coverage"]["executed_nodes"].as_u64().unwrap() >= 2);
 }
 
+#[test]
+fn work_that_no_rule_can_tell_is_counted_as_it_is_done() {
+    let most = Tensor::from_vec(vec![3i64], &[1]).unwrap();
+    let file = File::new(GraphSpec {
+        name: "g".into(),
+        nodes: vec![node("NonMaxSuppression", &["boxes", "scores", "most"], &["kept"], &[])],
+        inputs: vec![float("boxes", &["1", "6", "4"]), float("scores", &["1", "1", "6"])],
+        outputs: vec![ValueSpec { shape: None, ..value("kept", DType::I64, &[]) }],
+        initializers: vec![("most".into(), most)],
+        ..GraphSpec::default()
+    });
+    let open = file.json(&[]);
+    assert_eq!((&open["layers"][0]["madds"], &open["layers"][0]["other_flops"]), (&0.into(), &Value::Null));
+    let run = file.json(&["--executed"]);
+    assert_eq!((&run["layers"][0]["basis"], &run["totals"]["unknown_nodes"]), (&"executed".into(), &0.into()));
+    assert!(run["totals"]["other_flops"].as_u64().unwrap() > 0);
+    // The proof by counting sees the same operations.
+    let proof = file.run(&["--verify"]);
+    let said = String::from_utf8_lossy(&proof.stderr).into_owned();
+    assert!(said.contains(&format!("{} other FLOPs", run["totals"]["other_flops"])), "{said}");
+}
+
 /// A custom convolution of the user's own between two products.
 fn custom() -> File {
     File::new(GraphSpec {

@@ -6,9 +6,9 @@
 use super::{Analysis, BodyCost, Row, body_traffic, moved};
 use crate::cost::{Span, Traffic, Work, WorkSpan};
 use crate::error::Result;
-use crate::ir::{Graph, NodeId, ValueId, interp};
+use crate::ir::{Graph, Node, NodeId, ValueId, interp};
 use crate::ops::{Body, Charge, CostCx, EvalCx, Input, Inputs, Observer};
-use crate::tensor::{DType, Fact, Shape, Tensor};
+use crate::tensor::{Arith, DType, Fact, Shape, Tensor, tallied};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ptr;
@@ -48,7 +48,9 @@ impl Observer for Ledger {
         // What a subgraph did is recorded node by node.
         let work = match at.op.family().charge(&CostCx { inputs: &rule, outputs: &out_refs }) {
             _ if is_control => Some(Work::NONE),
-            charge => charge.known(),
+            Charge::Known(work) => Some(work),
+            // No rule tells it even now (how many boxes overlap): counted by executing with numbers that count.
+            _ => counted(at, inputs),
         };
         let bytes = |f: Option<&Fact>| f.and_then(Fact::bytes);
         let elements = outs.first().and_then(Fact::elements);
@@ -76,6 +78,13 @@ impl Observer for Ledger {
             entry.shape = Shape::UNKNOWN;
         }
     }
+}
+
+/// What an operator does to numbers that count; `None` where it cannot run on them.
+fn counted(node: &Node, inputs: &Inputs) -> Option<Work> {
+    let cx = EvalCx { arith: Arith::Counting, outputs: node.outputs.len(), ..EvalCx::default() };
+    let (made, tally) = tallied(|| node.op.eval(&cx, inputs));
+    made.ok().map(|_| Work::madds(tally.madds).and_other(tally.other))
 }
 
 /// Runs a graph once on its reference kernels and records what every node did. `watch` is called after each node of the top graph.

@@ -1,10 +1,10 @@
 //! The Rosetta lens: the figure another counter gives for a graph, and the whole difference from our MAdds, line by line.
 //!
-//! Most counters look at a torch program, not at a graph. [`calls`] reconstructs the calls of that program from what the exporter left
+//! Most counters look at a torch program, not at a graph. `calls` reconstructs the calls of that program from what the exporter left
 //! (node metadata, scope names, names of constants, the shape of the graph), each tool's file says what its tool counts for each call,
-//! and [`Books`] keeps the difference: our MAdds plus all lines is the figure, always and exactly.
+//! and `Books` keeps the difference: our MAdds plus all lines is the figure, always and exactly.
 //!
-//! To add a tool: a file with a [`Tool`] and one line in [`TOOLS`].
+//! To add a tool: a file with a [`Tool`] and one line in `TOOLS`.
 
 mod books;
 mod calflops;

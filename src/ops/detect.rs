@@ -3,7 +3,8 @@
 //! <https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html>, <https://onnx.ai/onnx/operators/onnx__RoiAlign.html>,
 //! <https://onnx.ai/onnx/operators/onnx__DeformConv.html>, <https://onnx.ai/onnx/operators/onnx__Col2Im.html>.
 //!
-//! NonMaxSuppression and MaxRoiPool do work that depends on the data: unknown. RoiAlign with a fixed `sampling_ratio` r costs
+//! NonMaxSuppression and MaxRoiPool do work that depends on the data: unknown before a run; NonMaxSuppression does 12 other FLOPs
+//! per pair of boxes it compares. RoiAlign with a fixed `sampling_ratio` r costs
 //! `8·r²` other FLOPs per output (mean: 2 per tap and a division, `8·r² + 1`; maximum: `8·r² − 1`); adaptive sampling is unknown.
 //! DeformConv MAdds: the convolution's `N · Co · ΠO · ΠK · Ci/g`. Its `N · Ci · ΠO · ΠK` bilinear samples are 7 other FLOPs each, as
 //! in GridSample (8 with a mask); weights of a sample's corners are 8 per position and offset group; a bias 1 per output. Col2Im: one addition per input element.
@@ -14,7 +15,7 @@ use super::window::{Window, advance};
 use super::{Case, Charge, CostCx, Entry, EvalCx, Family, Infer, Inputs, Op, Role, input, opt, sample};
 use crate::cost::{Work, product};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Dim, Fact, Num, Shape, Tensor, element_count, is_num};
+use crate::tensor::{DType, Dim, Fact, Num, Shape, Tensor, element_count, is_num, tally_other};
 use crate::with_num;
 
 /// The family's table rows.
@@ -300,6 +301,8 @@ fn corners(b: &[f64], centered: bool) -> [(f64, f64); 2] {
 }
 
 fn overlap(a: &[f64], b: &[f64], centered: bool) -> f64 {
+    // Three areas of two differences and a product each, a sum, a difference, a division.
+    tally_other(12);
     let (a, b) = (corners(a, centered), corners(b, centered));
     let area = |c: &[(f64, f64); 2]| (c[0].1 - c[0].0) * (c[1].1 - c[1].0);
     let both = [0, 1].map(|i| (a[i].0.max(b[i].0), a[i].1.min(b[i].1)));

@@ -1,4 +1,4 @@
-//! Operators that ONNX Runtime's optimizers fuse out of others, on real numbers; each is a [`Recipe`] of what it was made of.
+//! Operators that ONNX Runtime's optimizers fuse out of others, on real numbers; each is a [`super::recipe::Recipe`] of what it was made of.
 //!
 //! <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md>: FusedConv, FusedGemm, FusedMatMulActivation,
 //! GemmFastGelu, BiasAdd, BiasSplitGelu, BiasSoftmax, EmbedLayerNormalization, GroupNorm, SkipGroupNorm, the channels-last NhwcConv

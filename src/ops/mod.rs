@@ -528,6 +528,9 @@ impl Op {
                 | Op::Resize(_)
                 | Op::Quant(_)
                 | Op::Sequence(_)
+                | Op::Detect(
+                    detect::Detect::Suppression { .. } | detect::Detect::Align { .. } | detect::Detect::RoiPool { .. }
+                )
                 | Op::Loss(_)
                 | Op::Dropout(_)
                 | Op::Strings(_)

@@ -10,4 +10,4 @@ pub mod num;
 pub use dense::{Element, Tensor, element_count};
 pub use dtype::DType;
 pub use fact::{Container, Dim, Fact, Shape};
-pub use num::{Arith, Num, Tallied, Tally, is_num, tallied, tally_madds};
+pub use num::{Arith, Num, Tallied, Tally, is_num, tallied, tally_madds, tally_other};

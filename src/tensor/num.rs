@@ -136,6 +136,11 @@ pub fn tally_madds(n: u64) {
     MADDS.set(MADDS.get() + n);
 }
 
+/// Adds other floating-point operations that a kernel has just done on plain numbers.
+pub fn tally_other(n: u64) {
+    OTHER.set(OTHER.get() + n);
+}
+
 /// Runs `f` and reports what [`Tally`] numbers did on this thread meanwhile.
 pub fn tallied<R>(f: impl FnOnce() -> R) -> (R, Tallied) {
     let before = (MADDS.get(), OTHER.get());
