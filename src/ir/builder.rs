@@ -398,7 +398,10 @@ fn decided_branch<'a>(node: &'a NodeSpec, scopes: &mut [Scope], level: usize) ->
     let holds = *value.to_i64s().ok()?.first()? != 0;
     let attr = if holds { "then_branch" } else { "else_branch" };
     let Some(Attr::Graph(branch)) = node.attrs.get(attr) else { return None };
-    (branch.inputs.is_empty() && branch.outputs.len() == node.outputs.len()).then_some(branch)
+    // A file whose other branch gives something else is malformed, also where it never runs: the usual way says so.
+    let fits = |a: &Attr| matches!(a, Attr::Graph(g) if g.inputs.is_empty() && g.outputs.len() == node.outputs.len());
+    let both = ["then_branch", "else_branch"].iter().all(|name| node.attrs.get(*name).is_some_and(fits));
+    both.then_some(branch)
 }
 
 /// The fact a declaration gives by itself; free dims are unknown.
