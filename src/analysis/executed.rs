@@ -133,8 +133,7 @@ fn settle(rows: &mut [Row], graph: &Graph, ledger: &Ledger, all: bool) {
             row.traffic = traffic.or(row.traffic);
             row.bytes_by_type = seen.as_ref().map(|s| s.by_type.clone()).unwrap_or_default();
         } else {
-            // Bodies are listed the other way round than their captures.
-            for (body, cost) in node.op.family().bodies().iter().rev().zip(&mut row.bodies) {
+            for (body, cost) in node.op.family().bodies().iter().zip(&mut row.bodies) {
                 if let Some(inner) = body.as_any().downcast_ref::<Graph>() {
                     settle_body(cost, inner, ledger);
                 }

@@ -77,6 +77,13 @@ pub struct BodyCost {
     pub is_executed: bool,
 }
 
+impl BodyCost {
+    /// How often its rows count per inference: once where they are sums of a run; `None` where only a run tells.
+    pub fn times(&self) -> Option<u64> {
+        if self.is_executed { Some(1) } else { self.rounds.known() }
+    }
+}
+
 impl Row {
     /// The arithmetic, if known.
     pub fn work(&self) -> Option<Work> {
@@ -218,8 +225,7 @@ impl Analysis {
         fn add(rows: &[Row], n: u64, sums: &mut BTreeMap<DType, u64>) {
             for row in rows.iter().filter(|r| r.traffic.is_some()) {
                 for body in &row.bodies {
-                    let rounds = if body.is_executed { 1 } else { body.rounds.known().unwrap_or(0) };
-                    add(&body.rows, n.saturating_mul(rounds), sums);
+                    add(&body.rows, n.saturating_mul(body.times().unwrap_or(0)), sums);
                 }
                 for (dtype, bytes) in &row.bytes_by_type {
                     let sum = sums.entry(*dtype).or_default();
@@ -238,8 +244,7 @@ impl Analysis {
         fn add(rows: &[Row], n: u64, sums: &mut BTreeMap<Operands, u64>) {
             for row in rows {
                 for body in &row.bodies {
-                    let rounds = if body.is_executed { 1 } else { body.rounds.known().unwrap_or(0) };
-                    add(&body.rows, n.saturating_mul(rounds), sums);
+                    add(&body.rows, n.saturating_mul(body.times().unwrap_or(0)), sums);
                 }
                 if let (Some(operands), Some(work)) = (row.operands, row.work()) {
                     let sum = sums.entry(Operands { weighted: false, ..operands }).or_default();
@@ -300,7 +305,7 @@ fn activation_madds(graph: &Graph, node: &Node, row: &Row) -> u64 {
     let Some(madds) = row.work().map(|w| w.madds) else { return 0 };
     if !row.bodies.is_empty() {
         let inner = |b: &BodyCost| -> u64 {
-            let n = if b.is_executed { 1 } else { b.rounds.known().unwrap_or(0) };
+            let n = b.times().unwrap_or(0);
             b.rows.iter().map(|r| r.activation_madds).fold(0, u64::saturating_add).saturating_mul(n)
         };
         return row.bodies.iter().map(inner).fold(0, u64::saturating_add).min(madds);
@@ -341,7 +346,7 @@ fn body_costs(graph: &Graph, node: &Node) -> Vec<BodyCost> {
     let inputs = graph.rule_inputs(node);
     let outputs: Vec<Option<&Fact>> = node.outputs.iter().map(|id| id.map(|id| &graph.value(id).fact)).collect();
     let rounds = node.op.family().rounds(&CostCx { inputs: &inputs, outputs: &outputs });
-    let mut all: Vec<BodyCost> = bodies
+    bodies
         .iter()
         .zip(rounds)
         .filter_map(|(body, (name, rounds))| {
@@ -350,21 +355,18 @@ fn body_costs(graph: &Graph, node: &Node) -> Vec<BodyCost> {
             let span = rows.iter().map(|r| r.span).fold(WorkSpan::NONE, |a, b| a + b);
             Some(BodyCost { name, rounds, rows, span, is_executed: false })
         })
-        .collect();
-    // Captures follow in the order of attribute names; people think of `then` first.
-    all.reverse();
-    all
+        .collect()
 }
 
 /// What the bodies of a node move: known where each one's rounds and sizes are.
 fn body_traffic(bodies: &[BodyCost]) -> Option<Traffic> {
     let mut sum = Traffic::default();
     for body in bodies {
-        let rounds = body.rounds.known()?;
-        if rounds == 0 {
+        // What is never taken moves nothing, whatever its sizes.
+        if body.rounds == Span::ZERO {
             continue;
         }
-        let n = if body.is_executed { 1 } else { rounds };
+        let n = body.times()?;
         for row in &body.rows {
             let t = row.traffic?;
             sum = sum

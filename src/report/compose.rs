@@ -140,8 +140,9 @@ fn time_coverage(layers: &[Layer], main: Option<Path>) -> Option<f64> {
 fn rows(graph: &Graph, analysis: &[crate::analysis::Row]) -> Vec<Layer> {
     let row = |r: &crate::analysis::Row| {
         let node = graph.node(r.node);
+        // Subgraphs come in the order of attribute names; people think of `then` before `else`.
         let inner = node.op.family().bodies();
-        let bodies = r.bodies.iter().zip(inner.iter().rev()).filter_map(|(b, inner)| {
+        let bodies = r.bodies.iter().zip(&inner).rev().filter_map(|(b, inner)| {
             Some(BodyRows {
                 name: b.name,
                 rounds: b.rounds,

@@ -38,13 +38,10 @@ fn capital(words: &str) -> String {
     c.next().map_or(String::new(), |f| f.to_uppercase().chain(c).collect())
 }
 
-fn coverage(report: &Report, out: &mut Vec<String>) {
-    let t = &report.totals;
-    if t.unknown_nodes == 0 {
-        return;
-    }
+/// The operators of some rows, each once; of many the first five.
+fn operators<'a>(rows: impl Iterator<Item = &'a Layer>) -> String {
     let mut ops: Vec<&str> = Vec::new();
-    for l in report.layers.iter().filter(|l| l.unknown_nodes > 0) {
+    for l in rows {
         if !ops.contains(&l.op.as_str()) {
             ops.push(&l.op);
         }
@@ -53,11 +50,19 @@ fn coverage(report: &Report, out: &mut Vec<String>) {
     ops.truncate(5);
     let list: Vec<String> = ops.iter().map(|o| crate::error::printable(o)).collect();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", list.join(", "))
+}
+
+fn coverage(report: &Report, out: &mut Vec<String>) {
+    let t = &report.totals;
+    if t.unknown_nodes == 0 {
+        return;
+    }
     out.push(format!(
-        "The cost of {} of {} is unknown ({}{more}): the totals are lower bounds.",
+        "The cost of {} of {} is unknown ({}): the totals are lower bounds.",
         t.unknown_nodes,
         plural(t.nodes, "node"),
-        list.join(", ")
+        operators(report.layers.iter().filter(|l| l.unknown_nodes > 0))
     ));
 }
 
@@ -257,23 +262,13 @@ fn fallbacks(report: &Report, main: Path, out: &mut Vec<String>) {
     if main != Path::Optimized || rows.is_empty() {
         return;
     }
-    let mut ops: Vec<&str> = Vec::new();
-    for l in &rows {
-        if !ops.contains(&l.op.as_str()) {
-            ops.push(&l.op);
-        }
-    }
-    let more = ops.len().saturating_sub(5);
-    ops.truncate(5);
-    let list: Vec<String> = ops.iter().map(|o| crate::error::printable(o)).collect();
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let time: f64 = rows.iter().filter_map(|l| l.time_share).sum();
     out.push(format!(
-        "{} of the optimized path {} no fast kernel yet and run{} on the reference one ({}{more}): {} of the time.",
+        "{} of the optimized path {} no fast kernel yet and run{} on the reference one ({}): {} of the time.",
         plural(rows.len(), "step"),
         if rows.len() == 1 { "has" } else { "have" },
         if rows.len() == 1 { "s" } else { "" },
-        list.join(", "),
+        operators(rows.iter().copied()),
         percent(time)
     ));
 }
