@@ -52,6 +52,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "serde_json",
         &["src/cli/conformance.rs", "src/report/json.rs", "src/report/grid.rs", "src/cli/formulas.rs", "src/zoo/"],
     ),
+    ("smallvec", &["src/engine/operands.rs"]),
     ("tempfile", &["src/files.rs", "src/onnx/", "src/tensor/npz.rs"]),
     ("terminal_size", &["src/cli/mod.rs"]),
     ("toml", &["src/config.rs"]),

@@ -273,6 +273,7 @@ fn fused_models() -> Vec<Model> {
         d.node("Softmax", &["sc"], &["a"], &[("axis", Attr::Int(-1))]).node("MatMul", &["a", "v"], &["y"], &[]);
         all.push(d.done(&["y"]));
     }
+    all.extend(channel_models());
     // RMS norm as exporters write it.
     let mut d = Draft::new("rms norm");
     d.input("x", f(&[2, 7, 48], 1)).constant("w", f(&[48], 2)).constant("two", scalar(2.0)).constant("e", scalar(1e-5));
@@ -281,6 +282,74 @@ fn fused_models() -> Vec<Model> {
     d.node("Add", &["m", "e"], &["me"], &[]).node("Sqrt", &["me"], &["r"], &[]).node("Div", &["one", "r"], &["i"], &[]);
     d.node("Mul", &["x", "i"], &["n"], &[]).node("Mul", &["w", "n"], &["y"], &[]);
     all.push(d.done(&["y"]));
+    all
+}
+
+/// Joins, cuts and shuffles of channels, on and off block borders, nested, repeated, of one image and of two.
+fn channel_models() -> Vec<Model> {
+    let f = sample::floats;
+    let ints = |v: &[i64]| Attr::Ints(v.to_vec());
+    let axis = |a: i64| [("axis", Attr::Int(a))];
+    let mut all = Vec::new();
+    for n in [1usize, 2] {
+        // A dense block: every layer joins all before it. Growths on and off the lanes.
+        for (c, growth) in [(32usize, 16usize), (16, 8), (20, 12)] {
+            let mut d = Draft::new(&format!("dense block {c}+{growth}, {n} image(s)"));
+            d.input("x", f(&[n, c, 9, 7], 1));
+            let mut joined = "x".to_string();
+            let mut parts = vec!["x".to_string()];
+            for i in 0..3 {
+                let ic = c + i * growth;
+                let name = |what: &str| format!("{what}{i}");
+                for (k, what) in ["g", "b", "m"].iter().enumerate() {
+                    d.constant(&name(what), f(&[ic], 10 + k as u64));
+                }
+                d.constant(&name("v"), Tensor::from_vec(vec![0.7; ic], &[ic]).unwrap());
+                d.constant(&name("w"), f(&[growth, ic, 1, 1], 20)).constant(&name("u"), f(&[growth, growth, 3, 3], 21));
+                let bn = [joined.clone(), name("g"), name("b"), name("m"), name("v")];
+                d.node("BatchNormalization", &bn.each_ref().map(String::as_str), &[&name("n")], &[]);
+                d.node("Relu", &[&name("n")], &[&name("r")], &[]);
+                d.node("Conv", &[&name("r"), &name("w")], &[&name("p")], &[]);
+                d.node("Conv", &[&name("p"), &name("u")], &[&name("y")], &[("pads", ints(&[1; 4]))]);
+                parts.push(name("y"));
+                joined = name("j");
+                let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+                d.node("Concat", &parts, &[&joined], &axis(1));
+            }
+            all.push(d.done(&["j2", "j1", "y1"]));
+        }
+        // A ShuffleNet unit, and joins that name a value twice, an input of the graph, or a value with its place elsewhere.
+        for c in [16usize, 20, 58] {
+            let mut d = Draft::new(&format!("shuffle unit of {c}, {n} image(s)"));
+            d.input("x", f(&[n, c, 6, 5], 1)).constant("w", f(&[c, c, 1, 1], 2)).constant("v", f(&[c, c, 1, 1], 3));
+            d.constant("apart", sample::ints(&[n as i64, 2, c as i64, 6, 5]));
+            d.constant("back", sample::ints(&[n as i64, 2 * c as i64, 6, 5]));
+            d.node("Conv", &["x", "w"], &["a"], &[]).node("Conv", &["a", "v"], &["b"], &[]);
+            d.node("Concat", &["a", "b"], &["ab"], &axis(1)).node("Reshape", &["ab", "apart"], &["s5"], &[]);
+            d.node("Transpose", &["s5"], &["t5"], &[("perm", ints(&[0, 2, 1, 3, 4]))]);
+            d.node("Reshape", &["t5", "back"], &["s"], &[]);
+            d.node("Split", &["s"], &["p", "q"], &[("axis", Attr::Int(1)), ("num_outputs", Attr::Int(2))]);
+            d.node("Conv", &["q", "w"], &["qw"], &[]).node("Concat", &["p", "qw"], &["pq"], &axis(1));
+            d.node("Relu", &["pq"], &["y"], &[]);
+            all.push(d.done(&["y"]));
+            let mut d = Draft::new(&format!("joins of {c} channels, {n} image(s)"));
+            d.input("x", f(&[n, c, 6, 5], 1)).constant("w", f(&[c, c, 1, 1], 2)).constant("k", f(&[n, c, 6, 5], 4));
+            for (name, v) in [("from", c as i64 / 2), ("to", c as i64), ("axes", 1), ("back", -1), ("far", -1000)] {
+                d.constant(name, sample::ints(&[v]));
+            }
+            d.node("Conv", &["x", "w"], &["a"], &[]).node("Conv", &["a", "w"], &["b"], &[]);
+            d.node("Concat", &["a", "a", "x"], &["aax"], &axis(1)).node("Concat", &["b", "a", "k"], &["bak"], &axis(1));
+            d.node("Concat", &["b", "aax"], &["baax"], &axis(1));
+            d.node("Slice", &["bak", "from", "to", "axes"], &["cut"], &[]);
+            d.node("Slice", &["aax", "back", "far", "axes", "back"], &["turned"], &[]);
+            d.node("MaxPool", &["cut"], &["m"], &[("kernel_shape", ints(&[2, 2]))]);
+            d.node("MaxPool", &["turned"], &["o"], &[("kernel_shape", ints(&[2, 2]))]);
+            d.node("MaxPool", &["baax"], &["r"], &[("kernel_shape", ints(&[3, 3]))]);
+            d.node("Split", &["bak"], &["s0", "s1", "s2"], &[("axis", Attr::Int(1)), ("num_outputs", Attr::Int(3))]);
+            d.node("Add", &["s0", "s2"], &["s02"], &[]).node("Mul", &["s02", "s1"], &["z"], &[]);
+            all.push(d.done(&["m", "o", "r", "z"]));
+        }
+    }
     all
 }
 

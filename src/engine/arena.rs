@@ -77,18 +77,18 @@ impl Arena {
     pub fn slice(&self, range: Range<usize>) -> &[f32] {
         &self.memory[self.start + range.start..self.start + range.end]
     }
-    /// Splits the memory into the given ranges, which must not overlap and must be in address order; `f` gets them in that order.
+    /// Splits the memory into the given ranges, which must not overlap and must be in address order; `give` gets them in that order.
     ///
     /// # Panics
     /// If ranges overlap: a defect of the plan.
-    pub fn split<'a>(&'a mut self, ranges: &[Range<usize>], pieces: &mut Vec<&'a mut [f32]>) {
+    pub fn split<'a>(&'a mut self, ranges: &[Range<usize>], mut give: impl FnMut(&'a mut [f32])) {
         let mut rest: &'a mut [f32] = &mut self.memory[self.start..];
         let mut at = 0;
         for r in ranges {
             assert!(r.start >= at, "the plan lets two buffers overlap");
             let (_, tail) = rest.split_at_mut(r.start - at);
             let (piece, tail) = tail.split_at_mut(r.end - r.start);
-            pieces.push(piece);
+            give(piece);
             rest = tail;
             at = r.end;
         }
@@ -124,7 +124,7 @@ mod tests {
     fn pieces_are_what_was_asked_for() {
         let mut a = Arena::new(64);
         let mut pieces = Vec::new();
-        a.split(&[4..8, 8..12, 40..64], &mut pieces);
+        a.split(&[4..8, 8..12, 40..64], |p| pieces.push(p));
         assert_eq!(pieces.iter().map(|p| p.len()).collect::<Vec<_>>(), [4, 4, 24]);
     }
 }

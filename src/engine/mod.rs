@@ -7,7 +7,9 @@ pub mod pool;
 pub use reference::refuse_unknown;
 
 mod arena;
+mod joins;
 mod meaning;
+mod operands;
 mod passes;
 mod plan;
 mod reference;

@@ -1,6 +1,8 @@
 //! From fused work to an executable plan: kernels and layouts chosen per step, layout changes inserted, memory placed.
 
 use super::arena::{self, Arena, Request};
+use super::joins::{Joins, Spot, whole_blocks};
+use super::operands::{Few, Operands};
 use super::passes::{Item, Work};
 use super::pool::Pool;
 use super::reference::{check_inputs, refuse_unknown};
@@ -12,6 +14,7 @@ use crate::ops::sequence::Sequence;
 use crate::ops::{Access, EvalCx, Op};
 use crate::simd::Isa;
 use crate::tensor::{Container, DType, Tensor};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,8 +31,8 @@ enum Place {
 }
 
 enum Exec {
-    /// A kernel of the table.
-    Fast { prepared: Box<dyn Prepared>, srcs: Vec<Place>, dsts: Vec<usize> },
+    /// A kernel of the table. Where its operands lie is known when memory is placed.
+    Fast { prepared: Box<dyn Prepared>, srcs: Vec<Place>, dsts: Vec<usize>, operands: Operands },
     /// The operator's reference kernel; results go to the heap.
     Fallback { node: NodeId, arena_inputs: Vec<(ValueId, usize, Vec<usize>)>, frees: Vec<ValueId> },
     /// A view of a heap tensor: same payload, new dims.
@@ -58,6 +61,8 @@ struct Buffer {
     len: usize,
     first: usize,
     last: usize,
+    /// The buffer it is a part of, and where it starts there.
+    inside: Option<(usize, usize)>,
 }
 
 struct Planner<'g> {
@@ -74,6 +79,7 @@ struct Planner<'g> {
     execs: Vec<Exec>,
     steps: Vec<Step>,
     heap_last_use: HashMap<ValueId, usize>,
+    joins: Joins,
 }
 
 /// Dims of a value that a fast kernel can handle: `f32`, fully known, not empty.
@@ -85,18 +91,43 @@ pub(super) fn fast_dims(graph: &Graph, v: ValueId) -> Option<Vec<usize>> {
 }
 
 impl Planner<'_> {
+    /// The buffer is alive now; so is the one it is a part of.
     fn use_buffer(&mut self, b: usize) {
         let now = self.execs.len();
-        self.buffers[b].last = self.buffers[b].last.max(now);
+        let whole = self.buffers[b].inside.map(|i| i.0);
+        for b in std::iter::once(b).chain(whole) {
+            let buffer = &mut self.buffers[b];
+            (buffer.first, buffer.last) = (buffer.first.min(now), buffer.last.max(now));
+        }
+    }
+
+    fn push_buffer(&mut self, len: usize, inside: Option<(usize, usize)>) -> usize {
+        let now = self.execs.len();
+        self.buffers.push(Buffer { len, first: now, last: now, inside });
+        let b = self.buffers.len() - 1;
+        self.use_buffer(b);
+        b
     }
 
     fn new_buffer(&mut self, v: ValueId, layout: Layout, dims: &[usize]) -> usize {
-        let now = self.execs.len();
-        self.buffers.push(Buffer { len: buffer_len(dims, layout, self.isa), first: now, last: now });
-        let b = self.buffers.len() - 1;
+        let spot = self.joins.spots.get(&v).copied().filter(|_| layout == Layout::Blocked);
+        let inside = spot.map(|s| self.whole_at(s));
+        let b = self.push_buffer(buffer_len(dims, layout, self.isa), inside);
         self.at.insert((v, layout), b);
         self.made.entry(v).or_insert(layout);
         b
+    }
+
+    /// The buffer of a whole and the position of a spot in it.
+    fn whole_at(&mut self, spot: Spot) -> (usize, usize) {
+        let dims = &self.joins.wholes[spot.whole].dims;
+        let (len, at) = (buffer_len(dims, Layout::Blocked, self.isa), spot.channel * dims[2] * dims[3]);
+        let b = match self.joins.wholes[spot.whole].buffer {
+            Some(b) => b,
+            None => self.push_buffer(len, None),
+        };
+        self.joins.wholes[spot.whole].buffer = Some(b);
+        (b, at)
     }
 
     fn push(&mut self, exec: Exec, step: Step) {
@@ -152,7 +183,7 @@ impl Planner<'_> {
         let label =
             format!("{} → {}", self.graph.value(v).name, if want == Layout::Blocked { "NCHWc" } else { "NCHW" });
         let step = Step { kernel: kernels::REORDER.name.into(), covers: Vec::new(), label, declined: Vec::new() };
-        self.push(Exec::Fast { prepared, srcs: vec![src], dsts: vec![b] }, step);
+        self.push(Exec::Fast { prepared, srcs: vec![src], dsts: vec![b], operands: Operands::default() }, step);
         Ok(Place::Buffer(b))
     }
 
@@ -177,6 +208,25 @@ impl Planner<'_> {
         let srcs: Vec<Vec<usize>> = item.srcs.iter().map(|&v| dims_of(v)).collect::<Result<_>>()?;
         let dsts: Vec<Vec<usize>> = item.dsts.iter().map(|&v| dims_of(v)).collect::<Result<_>>()?;
         let layouts: Vec<Layout> = item.srcs.iter().map(|&v| self.layout(v)).collect();
+        match kind {
+            Kind::Concat(1) if self.joins.spots.contains_key(&item.dsts[0]) && layouts.contains(&Layout::Blocked) => {
+                return self.join(item, &srcs, step);
+            }
+            Kind::Split { axis: 1, parts }
+                if layouts == [Layout::Blocked] && whole_blocks(&srcs[0], parts, self.isa.lanes()) =>
+            {
+                let parts = parts.clone();
+                return self.parts(item, &srcs[0], &parts, step);
+            }
+            Kind::Slice(cuts) if layouts == [Layout::Blocked] => {
+                let part = (cuts[1].0, dsts[0][1]);
+                let rest = [0, 2, 3].iter().all(|&a| cuts[a] == (0, 1) && srcs[0][a] == dsts[0][a]);
+                if rest && cuts[1].1 == 1 && whole_blocks(&srcs[0], &[part], self.isa.lanes()) {
+                    return self.parts(item, &srcs[0], &[part], step);
+                }
+            }
+            _ => {}
+        }
         let task = Task { kind, srcs: &srcs, layouts: &layouts, dsts: &dsts, isa: self.isa, threads: self.threads };
         for entry in kernels::TABLE {
             match (entry.accepts)(&task) {
@@ -204,7 +254,7 @@ impl Planner<'_> {
                             self.heap_last_use.insert(*v, self.execs.len());
                         }
                     }
-                    self.push(Exec::Fast { prepared, srcs: places, dsts: out }, step);
+                    self.push(Exec::Fast { prepared, srcs: places, dsts: out, operands: Operands::default() }, step);
                     return Ok(());
                 }
             }
@@ -214,6 +264,70 @@ impl Planner<'_> {
             [_] => self.fallback(item, step),
             _ => Err(Error::run(format!("no kernel takes the fused step '{}'", step.label))),
         }
+    }
+
+    /// A join whose parts were made in their places; those that were not are copied there.
+    fn join(&mut self, item: &Item, dims: &[Vec<usize>], mut step: Step) -> Result<()> {
+        let out = item.dsts[0];
+        let spot = self.joins.spots[&out];
+        let (mut srcs, mut copies, mut channel) = (Vec::new(), Vec::new(), 0);
+        for (&v, d) in item.srcs.iter().zip(dims) {
+            let place = self.place(v, Layout::Blocked)?;
+            let here = self.whole_at(Spot { channel: spot.channel + channel, ..spot });
+            channel += d[1];
+            if matches!(place, Place::Buffer(b) if self.buffers[b].inside == Some(here)) {
+                continue;
+            }
+            srcs.push((place, d.clone()));
+            copies.push(here);
+        }
+        for (place, _) in &srcs {
+            if let Place::Buffer(b) = place {
+                self.use_buffer(*b);
+            }
+        }
+        let whole = fast_dims(self.graph, out).unwrap_or_default();
+        self.new_buffer(out, Layout::Blocked, &whole);
+        if srcs.is_empty() {
+            step.kernel = "in-place".into();
+            self.push(Exec::Nothing, step);
+            return Ok(());
+        }
+        let mut dsts = Vec::with_capacity(copies.len());
+        for ((_, d), here) in srcs.iter().zip(copies) {
+            dsts.push(self.push_buffer(buffer_len(d, Layout::Blocked, self.isa), Some(here)));
+        }
+        let (places, dims): (Vec<Place>, Vec<Vec<usize>>) = srcs.into_iter().unzip();
+        let layouts = vec![Layout::Blocked; dims.len()];
+        let task = Task {
+            kind: &Kind::Copy,
+            srcs: &dims,
+            layouts: &layouts,
+            dsts: &dims,
+            isa: self.isa,
+            threads: self.threads,
+        };
+        step.kernel = kernels::COPY.name.into();
+        let prepared = (kernels::COPY.prepare)(&task)?;
+        self.push(Exec::Fast { prepared, srcs: places, dsts, operands: Operands::default() }, step);
+        Ok(())
+    }
+
+    /// Parts of an image's channels: stretches of its buffer.
+    fn parts(&mut self, item: &Item, dims: &[usize], parts: &[(usize, usize)], mut step: Step) -> Result<()> {
+        let Place::Buffer(b) = self.place(item.srcs[0], Layout::Blocked)? else {
+            return Err(Error::run("parts of a value that is not in the arena"));
+        };
+        let (whole, base) = self.buffers[b].inside.unwrap_or((b, 0));
+        for (&v, &(start, len)) in item.dsts.iter().zip(parts) {
+            let len = buffer_len(&[1, len, dims[2], dims[3]], Layout::Blocked, self.isa);
+            let part = self.push_buffer(len, Some((whole, base + start * dims[2] * dims[3])));
+            self.at.insert((v, Layout::Blocked), part);
+            self.made.insert(v, Layout::Blocked);
+        }
+        step.kernel = "in-place".into();
+        self.push(Exec::Nothing, step);
+        Ok(())
     }
 
     fn view(&mut self, item: &Item, mut step: Step) -> Result<()> {
@@ -277,7 +391,7 @@ impl Plan {
         let (isa, threads) = (options.isa, options.threads.max(1));
         refuse_unknown(graph)?;
         let statics = interp::statics(graph)?;
-        let items = super::passes::items(graph, &statics)?;
+        let items = super::passes::items(graph, &statics, isa.lanes())?;
         let mut p = Planner {
             graph,
             isa,
@@ -290,6 +404,7 @@ impl Plan {
             execs: Vec::new(),
             steps: Vec::new(),
             heap_last_use: HashMap::new(),
+            joins: Joins::find(graph, &items, isa.lanes()),
         };
         for item in &items {
             p.item(item).map_err(|e| {
@@ -310,7 +425,8 @@ impl Plan {
         let end = p.execs.len();
         for (_, place) in &outputs {
             if let Some((b, _)) = place {
-                p.buffers[*b].last = end;
+                debug_assert_eq!(end, p.execs.len());
+                p.use_buffer(*b);
             }
         }
         for &v in graph.outputs() {
@@ -322,10 +438,28 @@ impl Plan {
                 frees.push(*v);
             }
         }
-        let requests: Vec<Request> =
-            p.buffers.iter().map(|b| Request { len: b.len, first: b.first, last: b.last }).collect();
+        let wholes: Vec<usize> = (0..p.buffers.len()).filter(|&b| p.buffers[b].inside.is_none()).collect();
+        let request =
+            |&b: &usize| Request { len: p.buffers[b].len, first: p.buffers[b].first, last: p.buffers[b].last };
+        let requests: Vec<Request> = wholes.iter().map(request).collect();
         let (offsets, total) = arena::place(&requests);
-        let ranges = offsets.iter().zip(&requests).map(|(&o, r)| o..o + r.len).collect();
+        let mut starts = vec![0; p.buffers.len()];
+        wholes.iter().zip(offsets).for_each(|(&b, at)| starts[b] = at);
+        let ranges: Vec<Range<usize>> = (p.buffers.iter().zip(&starts))
+            .map(|(b, &own)| b.inside.map_or(own, |(whole, at)| starts[whole] + at))
+            .zip(&p.buffers)
+            .map(|(start, b)| start..start + b.len)
+            .collect();
+        for (exec, step) in p.execs.iter_mut().zip(&p.steps) {
+            if let Exec::Fast { srcs, dsts, operands, .. } = exec {
+                let read = srcs
+                    .iter()
+                    .map(|p| if let Place::Buffer(b) = p { Some(ranges[*b].clone()) } else { None })
+                    .collect::<Vec<_>>();
+                let written: Vec<Range<usize>> = dsts.iter().map(|&b| ranges[b].clone()).collect();
+                *operands = Operands::of(&read, &written).map_err(|e| e.hint(format!("step '{}'", step.label)))?;
+            }
+        }
         let (execs, steps) = (p.execs, p.steps);
         Ok(Plan {
             graph: graph.clone(),
@@ -346,54 +480,24 @@ impl Plan {
 /// Runs one fast step: splits the arena into its operands and calls the kernel.
 fn run_fast(
     arena: &mut Arena,
-    ranges: &[Range<usize>],
     heap: &[Option<Tensor>],
     pool: &Pool,
     prepared: &dyn Prepared,
     srcs: &[Place],
-    dsts: &[usize],
+    operands: &Operands,
 ) -> Result<()> {
-    let heap_views = srcs
-        .iter()
-        .map(|p| match p {
+    let mut heap_views: Few<Cow<'_, [f32]>> = Few::new();
+    for p in srcs {
+        heap_views.push(match p {
             Place::Heap(v) => heap[v.0 as usize]
                 .as_ref()
                 .ok_or_else(|| Error::run("a step reads a value that was not made"))?
-                .view::<f32>()
-                .map(Some),
-            _ => Ok(None),
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let mut buffers: Vec<usize> = dsts.to_vec();
-    buffers.extend(srcs.iter().filter_map(|p| if let Place::Buffer(b) = p { Some(*b) } else { None }));
-    buffers.sort_by_key(|&b| (ranges[b].start, b));
-    buffers.dedup();
-    let wanted: Vec<Range<usize>> = buffers.iter().map(|&b| ranges[b].clone()).collect();
-    let mut pieces = Vec::with_capacity(wanted.len());
-    arena.split(&wanted, &mut pieces);
-    let mut out: Vec<(usize, &mut [f32])> = Vec::with_capacity(dsts.len());
-    let mut read: Vec<(usize, &[f32])> = Vec::with_capacity(srcs.len());
-    for (b, piece) in buffers.into_iter().zip(pieces) {
-        match dsts.iter().position(|&d| d == b) {
-            Some(i) => out.push((i, piece)),
-            None => read.push((b, piece)),
-        }
-    }
-    out.sort_by_key(|(i, _)| *i);
-    let mut out: Vec<&mut [f32]> = out.into_iter().map(|(_, p)| p).collect();
-    let mut views: Vec<&[f32]> = Vec::with_capacity(srcs.len());
-    for (p, h) in srcs.iter().zip(&heap_views) {
-        views.push(match p {
-            Place::Buffer(b) => read
-                .iter()
-                .find(|(r, _)| r == b)
-                .map(|(_, s)| *s)
-                .ok_or_else(|| Error::run("a step reads what it writes"))?,
-            Place::Static(s) => s,
-            Place::Heap(_) => h.as_deref().unwrap_or_default(),
+                .view::<f32>()?,
+            Place::Static(s) => Cow::Borrowed(s),
+            Place::Buffer(_) => Cow::Borrowed(&[]),
         });
     }
-    prepared.run(pool, &views, &mut out);
+    operands.with(arena, |i| &heap_views[i], |srcs, dsts| prepared.run(pool, srcs, dsts));
     Ok(())
 }
 
@@ -425,8 +529,8 @@ impl Runner for Plan {
             let start = std::time::Instant::now();
             match exec {
                 Exec::Nothing => {}
-                Exec::Fast { prepared, srcs, dsts } => {
-                    run_fast(arena, ranges, heap, pool, prepared.as_ref(), srcs, dsts)?;
+                Exec::Fast { prepared, srcs, operands, .. } => {
+                    run_fast(arena, heap, pool, prepared.as_ref(), srcs, operands)?;
                 }
                 Exec::HeapView { from, to, dims } => {
                     let t = heap[from.0 as usize]

@@ -14,6 +14,7 @@ pub mod softmax;
 pub mod transpose;
 
 mod affine;
+mod channels;
 mod conv;
 mod join;
 mod pointwise;
@@ -24,6 +25,7 @@ mod rows;
 mod table;
 pub mod task;
 
+pub use channels::COPY;
 pub use epilogue::Act;
 pub use reorder_step::REORDER;
 pub use table::TABLE;

@@ -1,7 +1,7 @@
 //! The kernel table: tried in order, the first that accepts a step runs it. One line per kernel.
 
 use super::task::Entry;
-use super::{affine, conv, join, pointwise, product, reorder_step, resize2d, rows};
+use super::{affine, channels, conv, join, pointwise, product, reorder_step, resize2d, rows};
 
 /// All kernels, best first.
 pub const TABLE: &[Entry] = &[
@@ -19,6 +19,8 @@ pub const TABLE: &[Entry] = &[
     rows::POOL,
     rows::GLOBAL_POOL,
     join::ENTRY,
+    channels::ENTRY,
+    channels::COPY,
     affine::ENTRY,
     resize2d::ENTRY,
     reorder_step::REORDER,

@@ -137,6 +137,10 @@ pub enum Kind {
         /// Fill value.
         value: f32,
     },
+    /// Each operand copied to the destination of its number, in whatever layout.
+    Copy,
+    /// Channels of the operands put together anew: for each destination, which operand and channel each of its channels is.
+    Channels(Vec<Vec<(usize, usize)>>),
     /// x broadcast to the destination's shape. Operand: x.
     Expand,
     /// Nearest or linear resize of the last two axes, precomputed taps. Operand: x.

@@ -125,6 +125,17 @@ impl Simd for Avx2 {
         unsafe { _mm256_set1_epi32(x) }
     }
     #[inline(always)]
+    fn load_int(self, x: &[i32]) -> __m256i {
+        assert!(x.len() >= 8);
+        // SAFETY: the slice has at least 8 elements; the token proves the features.
+        unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn permute(self, a: __m256, index: __m256i) -> __m256 {
+        // SAFETY: the token proves the features.
+        unsafe { _mm256_permutevar8x32_ps(a, index) }
+    }
+    #[inline(always)]
     fn add_int(self, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: the token proves the features.
         unsafe { _mm256_add_epi32(a, b) }

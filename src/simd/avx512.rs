@@ -129,6 +129,17 @@ impl Simd for Avx512 {
         unsafe { _mm512_set1_epi32(x) }
     }
     #[inline(always)]
+    fn load_int(self, x: &[i32]) -> __m512i {
+        assert!(x.len() >= 16);
+        // SAFETY: the slice has at least 16 elements; the token proves the features.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn permute(self, a: __m512, index: __m512i) -> __m512 {
+        // SAFETY: the token proves the features.
+        unsafe { _mm512_permutexvar_ps(index, a) }
+    }
+    #[inline(always)]
     fn add_int(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the token proves the features.
         unsafe { _mm512_add_epi32(a, b) }

@@ -305,6 +305,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn bits_to_float(self, a: Self::I) -> Self::F;
     /// All lanes `x`.
     fn splat_int(self, x: i32) -> Self::I;
+    /// The first `LANES` values of `x`; panics when there are fewer.
+    fn load_int(self, x: &[i32]) -> Self::I;
+    /// Lane `index[i]` of `a` in every lane `i`; indices are taken modulo `LANES`.
+    fn permute(self, a: Self::F, index: Self::I) -> Self::F;
     /// Wrapping `a + b`
     fn add_int(self, a: Self::I, b: Self::I) -> Self::I;
     /// Wrapping `a - b`

@@ -202,6 +202,24 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
+    fn load_int(self, x: &[i32]) -> Self::I {
+        assert!(x.len() >= 8);
+        // SAFETY: the slice has at least 8 elements; the token proves the features.
+        unsafe { [vld1q_s32(x.as_ptr()), vld1q_s32(x.as_ptr().add(4))] }
+    }
+    #[inline(always)]
+    fn permute(self, a: Self::F, index: Self::I) -> Self::F {
+        let (mut values, mut at) = ([0.0f32; 8], [0i32; 8]);
+        // SAFETY: both arrays have 8 elements; the token proves the features.
+        unsafe {
+            for i in 0..2 {
+                vst1q_f32(values.as_mut_ptr().add(4 * i), a[i]);
+                vst1q_s32(at.as_mut_ptr().add(4 * i), index[i]);
+            }
+        }
+        self.load(&at.map(|i| values[i as usize % 8]))
+    }
+    #[inline(always)]
     fn add_int(self, a: Self::I, b: Self::I) -> Self::I {
         // SAFETY: the token proves the features.
         unsafe { [vaddq_s32(a[0], b[0]), vaddq_s32(a[1], b[1])] }

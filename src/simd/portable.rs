@@ -174,6 +174,14 @@ impl<const L: usize> Simd for Portable<L> {
         [x; L]
     }
     #[inline(always)]
+    fn load_int(self, x: &[i32]) -> [i32; L] {
+        std::array::from_fn(|i| x[i])
+    }
+    #[inline(always)]
+    fn permute(self, a: [f32; L], index: [i32; L]) -> [f32; L] {
+        std::array::from_fn(|i| a[index[i] as usize % L])
+    }
+    #[inline(always)]
     fn add_int(self, a: [i32; L], b: [i32; L]) -> [i32; L] {
         self.zip_int(a, b, i32::wrapping_add)
     }

@@ -6,6 +6,7 @@
 //! lists the nodes it covers; the covers partition the nodes that run per inference.
 
 mod activations;
+mod channels;
 mod convolutions;
 mod norms;
 mod products;
@@ -65,11 +66,11 @@ struct Walk<'g> {
     composites: HashMap<ValueId, Composite>,
 }
 
-/// The work items of a graph, in execution order.
+/// The work items of a graph, in execution order, for kernels of `lanes` lanes.
 ///
 /// # Errors
 /// If a constant cannot be read.
-pub(super) fn items(graph: &Graph, statics: &Statics) -> Result<Vec<Item>> {
+pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize) -> Result<Vec<Item>> {
     let n = graph.values().len();
     let mut readers = vec![Vec::new(); n];
     for (id, node) in graph.iter().filter(|(_, node)| !node.is_static) {
@@ -99,6 +100,8 @@ pub(super) fn items(graph: &Graph, statics: &Statics) -> Result<Vec<Item>> {
         }
         items.push(item);
     }
+    let sole = |v: ValueId| w.readers[v.0 as usize].len() == 1 && !w.is_output[v.0 as usize];
+    let mut items = channels::compose(graph, items, lanes, &sole);
     // A fused step runs where its last node stood: everything it reads is there by then.
     items.sort_by_key(|i: &Item| i.covers.iter().max().copied());
     check_partition(graph, &items)?;
@@ -173,6 +176,9 @@ impl Walk<'_> {
             dsts: Vec::new(),
         };
         let Some(out) = self.output(id) else { return Ok(fallback(None)) };
+        if let Some(item) = self.shuffle(id, node) {
+            return Ok(item);
+        }
         if is_view(self.graph, id)
             && self.graph.value(out).fact.shape.concrete().is_some()
             && let Some(from) = node.inputs.first().copied().flatten().filter(|v| !self.is_static(*v))
