@@ -11,6 +11,7 @@ pub mod formula;
 pub mod ir;
 pub mod kernels;
 pub mod lens;
+pub mod machine;
 pub mod measure;
 pub mod onnx;
 pub mod ops;

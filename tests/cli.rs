@@ -8,7 +8,9 @@ use std::process::{Command, Output, Stdio};
 
 fn program() -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_madd-prof"));
-    c.env_remove("COLUMNS").env_remove("MADD_PROF_ISA").stdin(Stdio::null());
+    // Ceilings are probed once for all tests, and never kept where the user's are.
+    let cache = concat!(env!("CARGO_TARGET_TMPDIR"), "/cache");
+    c.env_remove("COLUMNS").env_remove("MADD_PROF_ISA").env("MADD_PROF_CACHE", cache).stdin(Stdio::null());
     c
 }
 
@@ -110,10 +112,13 @@ fn profile_is_the_default_and_its_books_balance() {
 fn bench_prints_latency_in_the_contract_shape() {
     let doc = json(&["bench", SMALL, "--path", "optimized", "--threads", "1", "--seconds", "0.1", "--format", "json"]);
     let latency = doc["latency"]["optimized"].as_object().unwrap();
-    for key in ["min_ms", "median_ms", "p90_ms", "runs"] {
+    for key in ["min_ms", "median_ms", "p90_ms", "runs", "prepare_ms"] {
         assert!(latency[key].as_f64().unwrap() > 0.0, "{key}");
     }
     assert_eq!(latency["threads"], 1);
+    if cfg!(target_os = "linux") {
+        assert!(doc["process"]["peak_resident_bytes"].as_u64().unwrap() > 1 << 20);
+    }
     assert!(doc["latency"].get("reference").is_none());
     let csv = fine(&["bench", SMALL, "--seconds", "0.1", "--format", "csv", "-q"]);
     assert_eq!(csv.lines().count(), 3, "{csv}");
@@ -211,6 +216,9 @@ fn wrong_requests_end_with_code_2_and_a_hint() {
     fails(&["count", "mobilenet_v2@width=banana"]);
     fails(&["bench", "mobilenet_v2", "--threads", "0"]);
     fails(&["bench", "mobilenet_v2", "--path", "fast"]);
+    fails(&["machine", "--format", "xml"]);
+    fails(&["machine", "mobilenet_v2"]);
+    fails(&["kernels", "mobilenet_v2", "--seconds", "-1"]);
     let o = program().args(["bench", SMALL]).env("MADD_PROF_ISA", "mmx").output().unwrap();
     assert_eq!(o.status.code(), Some(2));
     assert!(stderr(&o).contains("mmx"), "{}", stderr(&o));
@@ -253,6 +261,115 @@ fn a_reader_that_goes_away_is_no_error() {
     assert_eq!((o.status.code(), stderr(&o).as_str()), (Some(0), ""));
 }
 
+/// Probes once, keeps it, uses it again, probes anew on demand, and takes no other machine's or damaged ceilings.
+#[test]
+fn ceilings_are_probed_once_and_used_from_then_on() {
+    let dir = folder();
+    let machine = |more: &[&str]| -> Value {
+        let args = ["machine", "--format", "json", "-q"];
+        let o = program().args(args).args(more).env("MADD_PROF_CACHE", dir.path()).output().unwrap();
+        assert_eq!(o.status.code(), Some(0), "{}", stderr(&o));
+        serde_json::from_slice(&o.stdout).unwrap()
+    };
+    let of = |doc: &Value| doc["machine"]["reach"].clone();
+    let first = machine(&[]);
+    for r in first["machine"]["reach"].as_array().unwrap() {
+        assert!(r["peaks"].as_array().unwrap().iter().all(|p| p["madds_per_s"].as_f64().unwrap() > 0.0));
+        assert_eq!(r["memory"].as_array().unwrap().last().unwrap()["level"], "DRAM");
+    }
+    assert!(first["ceilings"].as_array().unwrap().len() >= 6);
+    assert_eq!(of(&machine(&[])), of(&first), "probed again");
+    assert_ne!(of(&machine(&["--probe"])), of(&first), "not probed again");
+    let file = dir.path().join("machine.json");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\"cores\"", "\"score\"")).unwrap();
+    machine(&[]);
+    assert_eq!(fs::read_to_string(&file).unwrap().matches("\"cores\"").count(), 1, "a damaged file is replaced");
+}
+
+#[test]
+fn nothing_depends_on_the_cache() {
+    // A folder that cannot be made, and none at all.
+    for cache in ["/proc/nowhere", ""] {
+        let args = ["profile", SMALL, "--path", "optimized", "--seconds", "0.1", "--autotune", "--format", "json"];
+        let o = program().args(args).env("MADD_PROF_CACHE", cache).output().unwrap();
+        assert_eq!(o.status.code(), Some(0), "{}", stderr(&o));
+        let doc: Value = serde_json::from_slice(&o.stdout).unwrap();
+        assert!(doc["roofline"]["floor_ms"].as_f64().unwrap() > 0.0);
+        assert_eq!(stderr(&o).contains("not kept"), !cache.is_empty(), "{}", stderr(&o));
+    }
+    // `bench` never probes: it measures its own memory.
+    let o =
+        program().args(["bench", SMALL, "--seconds", "0.1", "--format", "json"]).env("MADD_PROF_CACHE", "").output();
+    let doc: Value = serde_json::from_slice(&o.unwrap().stdout).unwrap();
+    assert!(doc["roofline"].is_null() && doc["machine"]["ceilings"].is_null());
+}
+
+#[test]
+fn rows_say_what_bounds_them_and_how_near_they_come() {
+    let doc = json(&["profile", SMALL, "--path", "optimized", "--seconds", "0.1", "--format", "json", "-q", "--pin"]);
+    let layers = doc["layers"].as_array().unwrap();
+    let timed: Vec<&Value> = layers.iter().filter(|l| l["optimized_ms"].is_number() && l["kernel"] != "view").collect();
+    assert!(timed.len() > 20);
+    let bounds = ["compute", "L1", "L2", "L3", "L4", "DRAM", "overhead"];
+    let mut sum = 0.0;
+    for l in &timed {
+        assert!(bounds.contains(&l["bound"].as_str().unwrap()), "{l}");
+        let (ms, least) = (l["optimized_ms"].as_f64().unwrap(), l["attainable_ms"].as_f64().unwrap());
+        let efficiency = l["efficiency"].as_f64().unwrap();
+        assert!((efficiency - least / ms).abs() < 1e-9 * efficiency, "{l}");
+        assert_eq!(l["above_ceiling"].as_bool(), Some(efficiency > 1.0));
+        sum += least;
+    }
+    let all = doc["roofline"]["attainable_ms"].as_f64().unwrap();
+    assert!(sum <= all * (1.0 + 1e-9) && doc["roofline"]["floor_ms"].as_f64().unwrap() <= all);
+    let text = fine(&["profile", SMALL, "--path", "optimized", "--seconds", "0.1", "-q"]);
+    assert!(text.contains("%roof") && text.contains("floor ") && text.contains("Bound"), "{text}");
+}
+
+#[test]
+fn kernels_are_told_with_their_share_of_the_gap() {
+    let doc = json(&["kernels", SMALL, "--seconds", "0.1", "--format", "json", "-q"]);
+    let steps = doc["steps"].as_array().unwrap();
+    let shares: f64 = steps.iter().filter_map(|s| s["gap_share"].as_f64()).sum();
+    assert!(shares > 0.0 && shares <= 1.0 + 1e-9, "{shares}");
+    assert!(steps.iter().all(|s| !s["kernel"].as_str().unwrap().is_empty() && s["ms"].is_number()));
+    assert!(doc["attainable_ms"].as_f64().unwrap() > 0.0);
+    let plan = json(&["kernels", SMALL, "--no-run", "--format", "json", "-q"]);
+    assert_eq!(plan["steps"].as_array().unwrap().len(), steps.len());
+    assert!(plan["steps"].as_array().unwrap().iter().all(|s| s["ms"].is_null()) && plan["measured_ms"].is_null());
+    let csv = fine(&["kernels", SMALL, "--no-run", "--format", "csv", "-q"]);
+    assert_eq!(csv.lines().count(), steps.len() + 1);
+    let o = program().args(["kernels", SMALL, "--seconds", "0.1", "-q"]).env("COLUMNS", "100").output().unwrap();
+    let widest = stdout(&o).lines().map(|l| l.chars().count()).max().unwrap();
+    assert!(widest <= 100, "{widest}:\n{}", stdout(&o));
+}
+
+/// The last layer, a product of one row, fits two kernels: the faster is found, kept, and used without asking.
+#[test]
+fn tuned_choices_are_kept_and_used() {
+    let dir = folder();
+    let kernels = |more: &[&str]| -> Value {
+        let args = ["kernels", SMALL, "--no-run", "--threads", "1", "--format", "json", "-q"];
+        let o = program().args(args).args(more).env("MADD_PROF_CACHE", dir.path()).output().unwrap();
+        assert_eq!(o.status.code(), Some(0), "{}", stderr(&o));
+        serde_json::from_slice(&o.stdout).unwrap()
+    };
+    let slower = |doc: &Value| -> Vec<String> {
+        let steps = doc["steps"].as_array().unwrap().iter();
+        steps.filter_map(|s| s["declined"].as_str()).filter(|d| d.contains("slower here")).map(str::to_string).collect()
+    };
+    assert!(slower(&kernels(&[])).is_empty() && !dir.path().join("tuned.json").exists());
+    let tuned = kernels(&["--autotune"]);
+    assert!(!slower(&tuned).is_empty(), "{tuned}");
+    assert_eq!(slower(&kernels(&[])), slower(&tuned), "what was found is used again, not found again");
+    // Of another machine: not used.
+    let file = dir.path().join("tuned.json");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("\"platform\": \"", "\"platform\": \"other ")).unwrap();
+    assert!(slower(&kernels(&[])).is_empty());
+}
+
 #[test]
 fn verify_proves_the_counts() {
     let o = run(&["count", SMALL, "--verify"]);
@@ -274,7 +391,7 @@ fn help_teaches_and_the_zoo_tells() {
         assert!(list.contains(name), "{name}");
     }
     assert!(fine(&["zoo", "show", "mobilenet_v2"]).contains("300,774,272"));
-    assert!(fine(&["kernels", SMALL]).contains("steps for"));
+    assert!(fine(&["kernels", SMALL, "--no-run"]).contains("steps for"));
     let o = run(&[]);
     assert_eq!(o.status.code(), Some(2));
     assert!(stderr(&o).contains("Usage"));

@@ -4,6 +4,7 @@
 use madd_prof::analysis::analyze;
 use madd_prof::engine::Path;
 use madd_prof::ir::{Bindings, Model, NodeId, build};
+use madd_prof::machine::{Bandwidth, Bound, Cache, Identity, Level, Machine, Peak, Reach};
 use madd_prof::measure::clock::FakeClock;
 use madd_prof::measure::host::Host;
 use madd_prof::measure::profile::fake::FakeSubject;
@@ -90,6 +91,36 @@ fn measured(path: Path, steps: &[(&str, &[u32], f64)]) -> Profile {
     profile(&clock, &policy, &mut subject, &mut |_| {}).unwrap()
 }
 
+/// A slow machine of round numbers: 20 MMAdd/s; 16 MB/s from the first level, 4 MB/s from memory, half that when copying.
+fn machine() -> Machine {
+    let at = |level, mb: f64| Bandwidth {
+        level,
+        read_bytes_per_s: mb * 1e6,
+        copy_bytes_per_s: mb * 0.5e6,
+        buffer_bytes: 4096,
+    };
+    Machine {
+        identity: Identity {
+            cpu: "Test CPU".into(),
+            cores: 2,
+            platform: "test os".into(),
+            isas: vec!["fake".into()],
+            version: "0".into(),
+        },
+        probed_unix_s: 1_000_000,
+        probe_s: 1.0,
+        steadiness: 1.0,
+        timer_s: 1e-6,
+        caches: vec![Cache { level: 1, bytes: 8192, shared_by: 1 }],
+        reach: vec![Reach {
+            threads: 1,
+            peaks: vec![Peak { isa: "fake".into(), dtype: "float32".into(), madds_per_s: 20e6 }],
+            memory: vec![at(Level::Cache(1), 16.0), at(Level::Dram, 4.0)],
+            fork_join_s: 0.0,
+        }],
+    }
+}
+
 fn report(command: &'static str) -> Report {
     let model = model();
     let analysis = analyze(&model.graph);
@@ -112,9 +143,13 @@ fn report(command: &'static str) -> Report {
         ("conv-pointwise", &[7], 0.5),
     ];
     let profiles = match command {
-        "profile" => vec![measured(Path::Reference, &reference), measured(Path::Optimized, &optimized)],
+        "profile" => {
+            let optimized = Profile { prepare_s: Some(0.125), ..measured(Path::Optimized, &optimized) };
+            vec![measured(Path::Reference, &reference), optimized]
+        }
         _ => vec![],
     };
+    let machine = machine();
     compose(Source {
         command,
         name: "small".into(),
@@ -129,6 +164,9 @@ fn report(command: &'static str) -> Report {
             cores: 2,
             platform: "test os".into(),
         }),
+        machine: (command == "profile").then_some((&machine, 7200)),
+        steps: vec![],
+        peak_resident_bytes: (command == "profile").then_some(3 << 20),
         conventions: conventions::totals("madds-bias,flops-core", &model.graph, &analysis).unwrap(),
         lenses: Vec::new(),
         warnings: vec!["a warning of the run".into()],
@@ -212,6 +250,38 @@ fn fused_rows_point_to_the_row_that_has_the_time() {
     assert!(r.overhead.iter().all(|l| l.kind == Kind::Overhead));
     let names: Vec<&str> = r.overhead.iter().map(|l| l.name.as_str()).collect();
     assert_eq!(names, ["[timer]", "[between steps]", "[reorder]"]);
+}
+
+/// Worked by hand from the slow machine's numbers.
+#[test]
+fn rows_stand_beside_their_ceilings() {
+    let r = report("profile");
+    let near = |a: Option<f64>, b: f64| assert!(a.is_some_and(|a| (a - b).abs() < 1e-9 * b), "{a:?} is not {b}");
+    // The stem: 13824 MAdds and 1024 other operations at 20 M a second; its 5 KiB take 0.576 ms.
+    near(r.layers[0].attainable_ms, (13824.0 + 512.0) / 20e6 * 1e3);
+    assert_eq!(r.layers[0].bound, Some(Bound::Compute));
+    // A depthwise convolution with its activation: 2 KiB in, 2 KiB out at 8 MB/s of copying.
+    near(r.layers[2].attainable_ms, 4096.0 / 8e6 * 1e3);
+    assert_eq!(r.layers[2].bound, Some(Bound::Memory(Level::Cache(1))));
+    near(r.layers[2].efficiency(), 0.512 / r.layers[2].optimized.ms().unwrap());
+    // What is fused, not run, or no node has no ceiling of its own.
+    assert_eq!((r.layers[1].attainable_ms, r.layers[1].bound), (None, None));
+    assert!(r.layers[7].attainable_ms.is_some() && r.layers[8].attainable_ms.is_none());
+    assert!(r.overhead.iter().all(|l| l.efficiency().is_none()));
+    // The pointwise convolutions were faster than their bytes allow, and that is said, not praised.
+    assert!(r.layers[4].efficiency().unwrap() > 1.0 && r.layers[7].efficiency().unwrap() > 1.0);
+    assert!(r.findings.iter().any(|f| f.starts_with("2 rows are above their ceiling (!)")), "{:?}", r.findings);
+    let roofline = r.roofline.as_ref().unwrap();
+    near(Some(roofline.floor_ms), 0.7168 + 4.0 * 0.512);
+    near(roofline.measured_over_floor(), r.latency[1].stats.median * 1e3 / (0.7168 + 4.0 * 0.512));
+    assert_eq!((roofline.steps, roofline.unknown_steps, roofline.weights_in), (5, 0, Level::Cache(1)));
+    // Folded rows keep the ratio of their sums.
+    let folded = view(report("profile"), &View { group_blocks: true, ..View::default() }).unwrap();
+    let row = folded.layers.iter().find(|l| l.repeat == 2 && l.attainable_ms.is_some()).unwrap();
+    near(row.attainable_ms, 2.0 * 0.512);
+    // Without a probe there are no such columns, and nothing else changes.
+    let bare = report("count");
+    assert!(bare.roofline.is_none() && bare.layers.iter().all(|l| l.attainable_ms.is_none()));
 }
 
 #[test]

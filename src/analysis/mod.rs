@@ -1,6 +1,7 @@
 //! What a model should cost: one row per node, totals that are the sums of the rows, coverage always present.
 
 mod class;
+mod demand;
 mod distinct;
 mod executed;
 mod liveness;
@@ -10,6 +11,7 @@ pub mod symbolic;
 mod verify;
 
 pub use class::{Class, class_of};
+pub use demand::{Demand, Demands};
 pub use distinct::{Copied, Distinct, distinct};
 pub use executed::{Ledger, execute};
 pub use liveness::peak_activation_bytes;

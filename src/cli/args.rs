@@ -37,16 +37,19 @@ Examples:
   madd-prof count model.onnx --verify             prove every count by executing with numbers that count
   madd-prof bench resnet50 --threads 2 --format json
   madd-prof run model.onnx --input x.npz --output y.npz --path reference
-  madd-prof kernels mobilenet_v2                  which kernel each step got, and why faster ones declined
+  madd-prof kernels mobilenet_v2                  which kernel each step got, why others declined, how near it comes to attainable
+  madd-prof bench resnet50 --autotune --pin       time kernels against each other per shape, keep the choices; threads stay on cores
+  madd-prof machine                               what this machine allows: arithmetic, bandwidth per cache level, fork-join
 
 Numbers:
   An MAdd (MAC) is one multiply and its add. FLOPs = 2 x MAdds + all other floating-point operations. `--convention all`
   prints the other ways people count. Unknown costs are shown as unknown, never counted as zero; --strict refuses them.
 
 Environment:
-  MADD_PROF_ISA   caps the instruction set of the optimized path: portable, neon, avx2 or avx512
-  COLUMNS         width of tables (default: the terminal's, 120 in a pipe)
-  NO_COLOR        no colours in help and messages (tables never have any)
+  MADD_PROF_ISA    caps the instruction set of the optimized path: portable, neon, avx2 or avx512
+  MADD_PROF_CACHE  folder for probed ceilings and tuned choices (default: madd-prof in XDG_CACHE_HOME or ~/.cache; empty: keep none)
+  COLUMNS          width of tables (default: the terminal's, 120 in a pipe)
+  NO_COLOR         no colours in help and messages (tables never have any)
 
 Exit codes: 0 fine, 1 a check failed (count --verify, --min-coverage), 2 usage or input error.";
 
@@ -61,8 +64,10 @@ pub enum Command {
     Bench(BenchArgs),
     /// Run a model once on given inputs (.npz in, .npz out)
     Run(RunArgs),
-    /// Show which kernel each step of the optimized path got, and why faster ones declined
+    /// Show which kernel each step of the optimized path got, why others declined, and how near it comes to what is attainable
     Kernels(KernelsArgs),
+    /// Show what this machine allows: arithmetic, bandwidth per cache level, fork-join; probed once and kept
+    Machine(MachineArgs),
     /// Built-in networks: list them, show one, export one as .onnx
     Zoo(ZooArgs),
     /// Run a folder of cases on both paths (for the project's own conformance test)
@@ -73,7 +78,7 @@ pub enum Command {
 /// Names of the subcommands, aliases included.
 pub fn command_names() -> Vec<&'static str> {
     // Known statically: building clap's whole command tree for this would cost more than counting a model.
-    let names = vec!["profile", "count", "bench", "run", "kernels", "zoo", "conformance"];
+    let names = vec!["profile", "count", "bench", "run", "kernels", "machine", "zoo", "conformance"];
     debug_assert!(Cli::command().get_subcommands().all(|c| names.contains(&c.get_name())));
     names
 }
@@ -139,12 +144,25 @@ pub struct ViewArgs {
     pub min_coverage: Option<f64>,
 }
 
-/// How measurements are made.
+/// How the optimized path runs.
 #[derive(Debug, Args)]
-pub struct MeasureArgs {
+pub struct EngineArgs {
     /// Threads of the optimized path (default: all cores)
     #[arg(long, short = 'j', value_name = "N", value_parser = parse_positive)]
     pub threads: Option<usize>,
+    /// Keep every thread on a core of its own (Linux)
+    #[arg(long)]
+    pub pin: bool,
+    /// Where several kernels fit a step, time them on its shapes and take the fastest; kept for later runs on this machine
+    #[arg(long)]
+    pub autotune: bool,
+}
+
+/// How measurements are made.
+#[derive(Debug, Args)]
+pub struct MeasureArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Kernel paths to measure
     #[arg(long, value_enum, default_value = "both")]
     pub path: Paths,
@@ -267,9 +285,8 @@ pub struct RunArgs {
     /// Kernel path
     #[arg(long, value_enum, default_value = "optimized")]
     pub path: OnePath,
-    /// Threads of the optimized path (default: all cores)
-    #[arg(long, short = 'j', value_name = "N", value_parser = parse_positive)]
-    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 /// `kernels`.
@@ -277,9 +294,29 @@ pub struct RunArgs {
 pub struct KernelsArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Threads of the optimized path (default: all cores)
-    #[arg(long, short = 'j', value_name = "N", value_parser = parse_positive)]
-    pub threads: Option<usize>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Only plan: nothing is run or timed
+    #[arg(long)]
+    pub no_run: bool,
+    /// Time limit of the timing run in seconds; at least one run is made
+    #[arg(long, value_name = "S", value_parser = parse_seconds, default_value = "0.5")]
+    pub seconds: f64,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `machine`.
+#[derive(Debug, Args)]
+pub struct MachineArgs {
+    /// Probe anew, also if there are ceilings from before
+    #[arg(long)]
+    pub probe: bool,
+    /// Leave out notes and progress
+    #[arg(long, short)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `zoo`.

@@ -1,14 +1,16 @@
 //! `bench`: end-to-end latency, nothing timed inside; both paths interleaved so that drift falls on both alike.
 
 use super::args::BenchArgs;
+use super::load::Want;
 use super::{FINE, load, note, output, progress::Progress};
 use crate::analysis;
-use crate::engine::Session;
+use crate::engine::Path;
 use crate::error::Result;
-use crate::measure::host::Host;
+use crate::measure::host::{self, Host};
 use crate::measure::{Policy, Stats, WallClock, sample};
 use crate::report::{Latency, Source, compose};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Measures and reports.
 ///
@@ -17,7 +19,9 @@ use std::sync::Arc;
 pub fn run(args: &BenchArgs) -> Result<u8> {
     output::format(&args.output)?;
     let quiet = args.model.quiet;
+    let start = Instant::now();
     let (loaded, model) = load::model(&args.model)?;
+    let loading_s = start.elapsed().as_secs_f64();
     let analysis = analysis::analyze(&model.graph);
     for text in &model.notes {
         note(quiet, text);
@@ -30,8 +34,11 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     progress.spin();
     let paths = args.measure.path.list();
     let mut sessions = Vec::new();
+    let mut prepare_s = Vec::new();
     for &path in &paths {
-        sessions.push(Session::new(&graph, &load::options(path, args.measure.threads)?)?);
+        let start = Instant::now();
+        sessions.push(load::session(&graph, path, &args.measure.engine, quiet)?);
+        prepare_s.push(loading_s + start.elapsed().as_secs_f64());
     }
     drop(progress);
     let progress = Progress::new("measuring", quiet);
@@ -47,7 +54,11 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         _ => None,
     };
     let mut latency = Vec::new();
-    for ((path, session), s) in paths.iter().zip(&sessions).zip(samples) {
+    let mut steps = Vec::new();
+    for (((path, session), s), prepare_s) in paths.iter().zip(&sessions).zip(samples).zip(prepare_s) {
+        if *path == Path::Optimized {
+            steps = session.steps().iter().map(|s| s.covers.clone()).collect();
+        }
         let Some(stats) = Stats::of(&s.seconds) else { continue };
         if stats.runs == 1 {
             warnings.push(format!("the {} path ran once within its limit of {} s", path.name(), args.measure.seconds));
@@ -60,6 +71,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
             threads: session.threads(),
             isa: session.isa().to_string(),
             arena_bytes: session.arena_bytes(),
+            prepare_s: Some(prepare_s),
             samples: s.seconds,
             per_step: false,
         });
@@ -67,6 +79,9 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     for text in &warnings {
         note(quiet, text);
     }
+    // Only what is kept: a probe would take more memory than the model.
+    let peak_resident_bytes = host::peak_resident_bytes();
+    let ceilings = load::ceilings(Want::Kept, quiet);
     let mut report = compose(Source {
         command: "bench",
         name: loaded.name,
@@ -77,6 +92,9 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         latency,
         paired_speedup: paired,
         host: Some(Host::read()),
+        machine: ceilings.as_ref().map(|(m, age)| (m, *age)),
+        steps,
+        peak_resident_bytes,
         conventions: Vec::new(),
         lenses: Vec::new(),
         warnings,

@@ -42,7 +42,7 @@ fn one(case: &std::path::Path, path: Path, threads: usize) -> Result<()> {
     load::bindings_of(&loaded.spec, &given, &mut bindings);
     let model = load::build(&loaded, &bindings)?;
     let inputs = gathered(&model.graph, given)?;
-    let outputs = run::execute(&model, &inputs, &load::options(path, Some(threads))?)?;
+    let outputs = run::execute(&model, &inputs, &load::plain_options(path, threads)?)?;
     let mut flat = Vec::new();
     for (name, value) in run::output_names(&model.graph).iter().zip(outputs) {
         flatten(name, value, &mut flat)?;

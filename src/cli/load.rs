@@ -1,15 +1,19 @@
 //! From what the user typed to a model: a file, or a name of the zoo.
 
-use super::args::{MeasureArgs, ModelArgs};
-use crate::engine::{Options, Path as KernelPath};
+use super::args::{EngineArgs, MeasureArgs, ModelArgs};
+use super::{note, progress::Progress};
+use crate::engine::tune::Tuning;
+use crate::engine::{Options, Path as KernelPath, Session};
 use crate::error::{Error, Result};
-use crate::ir::{self, Bindings, Model, interp};
+use crate::ir::{self, Bindings, Graph, Model, interp};
+use crate::machine::{self, Identity, Machine, affinity, cache};
 use crate::measure::host;
 use crate::ops::spec::{DimSpec, ModelSpec, ValueSpec};
 use crate::simd::Isa;
 use crate::tensor::Tensor;
 use crate::{onnx, zoo};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A model as it was asked for.
 pub struct Loaded {
@@ -105,13 +109,96 @@ fn is_free(v: &ValueSpec) -> bool {
         && v.shape.as_ref().is_none_or(|s| s.iter().any(|d| !matches!(d, DimSpec::Size(_))))
 }
 
+/// How sessions are prepared without anything that is kept between runs.
+///
+/// # Errors
+/// If `MADD_PROF_ISA` names no instruction set.
+pub fn plain_options(path: KernelPath, threads: usize) -> Result<Options> {
+    Ok(Options { isa: Isa::detect().map_err(Error::usage)?, ..Options::new(path, threads) })
+}
+
 /// How sessions are prepared.
 ///
 /// # Errors
 /// If `MADD_PROF_ISA` names no instruction set.
-pub fn options(path: KernelPath, threads: Option<usize>) -> Result<Options> {
-    let isa = Isa::detect().map_err(Error::usage)?;
-    Ok(Options { path, threads: threads.unwrap_or_else(host::cores), isa, poison: false })
+pub fn options(path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Options> {
+    let threads = args.threads.unwrap_or_else(host::cores);
+    let mut options = plain_options(path, threads)?;
+    if path == KernelPath::Reference {
+        return Ok(options);
+    }
+    if args.pin {
+        options.cores = affinity::cores_for(threads);
+        if options.cores.is_empty() {
+            note(quiet, "--pin: this system does not let threads be kept on cores");
+        }
+    }
+    let known = cache::folder().map(|f| cache::read_choices(&f, &Identity::here())).unwrap_or_default();
+    if args.autotune || !known.is_empty() {
+        options.tuning = Some(Arc::new(Tuning::new(known, args.autotune)));
+    }
+    Ok(options)
+}
+
+/// A session, with what tuning found kept for later ones.
+///
+/// # Errors
+/// If `MADD_PROF_ISA` names no instruction set, or preparation fails.
+pub fn session(graph: &Arc<Graph>, path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Session> {
+    let options = options(path, args, quiet)?;
+    let session = Session::new(graph, &options)?;
+    keep(&options, quiet);
+    Ok(session)
+}
+
+/// Keeps what tuning found.
+pub fn keep(options: &Options, quiet: bool) {
+    let found = options.tuning.as_ref().map(|t| t.found()).unwrap_or_default();
+    if found.is_empty() {
+        return;
+    }
+    if let Some(folder) = cache::folder()
+        && let Err(e) = cache::write_choices(&folder, &Identity::here(), &found)
+    {
+        note(quiet, &format!("what --autotune found is not kept: {e}"));
+    }
+}
+
+/// Which ceilings will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Those that are kept, or none.
+    Kept,
+    /// Those that are kept, or new ones.
+    Any,
+    /// New ones.
+    New,
+}
+
+/// This machine's ceilings and their age in seconds. New ones are kept where that is possible.
+pub fn ceilings(want: Want, quiet: bool) -> Option<(Machine, u64)> {
+    let (identity, folder, now) = (Identity::here(), cache::folder(), machine::now_unix_s());
+    if want != Want::New
+        && let Some(kept) = folder.as_deref().and_then(|f| cache::read_machine(f, &identity, now))
+    {
+        let age = now.saturating_sub(kept.probed_unix_s);
+        return Some((kept, age));
+    }
+    if want == Want::Kept {
+        return None;
+    }
+    let progress = Progress::new("probing this machine", quiet);
+    let probed = machine::probe::probe(&|share| progress.tell(share));
+    drop(progress);
+    if probed.steadiness < machine::STEADY {
+        note(quiet, "the probe met a busy machine: ceilings may be low (`madd-prof machine --probe` probes anew)");
+    }
+    if let Some(folder) = &folder
+        && let Err(e) = cache::write_machine(folder, &probed)
+    {
+        note(quiet, &format!("the ceilings of this machine are not kept: {e}"));
+    }
+    Some((probed, 0))
 }
 
 /// Refuses to execute what plainly cannot fit, before the system does it less kindly.
@@ -149,7 +236,7 @@ pub fn conditions(measure: &MeasureArgs) -> Vec<String> {
         out.push("this is a debug build: times mean nothing; build with --release".to_string());
     }
     let cores = host::cores();
-    if let Some(threads) = measure.threads.filter(|&t| t > cores) {
+    if let Some(threads) = measure.engine.threads.filter(|&t| t > cores) {
         out.push(format!("{threads} threads on {}: they take turns", crate::units::plural(cores, "core")));
     }
     if let Some(load) = host::load().filter(|&l| l > cores as f64 * 0.5) {

@@ -9,6 +9,7 @@ mod count;
 mod formulas;
 mod kernels;
 mod load;
+mod machine;
 mod output;
 mod profile;
 mod progress;
@@ -96,6 +97,7 @@ fn dispatch(cli: Cli) -> u8 {
         Command::Bench(a) => bench::run(&a),
         Command::Run(a) => run::run(&a),
         Command::Kernels(a) => kernels::run(&a),
+        Command::Machine(a) => machine::run(&a),
         Command::Zoo(a) => zoo::run(&a),
         Command::Conformance(a) => conformance::run(&a),
     };

@@ -1,15 +1,17 @@
 //! `profile`: the main job. Counts, both kernel paths measured step by step, and why the two differ.
 
 use super::args::ProfileArgs;
+use super::load::Want;
 use super::{count, load, note, output, progress::Progress};
 use crate::analysis;
-use crate::engine::Session;
+use crate::engine::Path;
 use crate::error::Result;
 use crate::measure::host::Host;
 use crate::measure::profile::{Prepared, profile};
 use crate::measure::{Policy, WallClock};
 use crate::report::{Source, compose};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Profiles and reports.
 ///
@@ -18,7 +20,9 @@ use std::sync::Arc;
 pub fn run(args: &ProfileArgs) -> Result<u8> {
     output::format(&args.output)?;
     let quiet = args.model.quiet;
+    let start = Instant::now();
     let (loaded, model) = load::model(&args.model)?;
+    let loading_s = start.elapsed().as_secs_f64();
     let mut analysis = analysis::analyze(&model.graph);
     // What a run tells is told: the reference path runs anyway.
     let runs_reference = args.measure.path.list().contains(&crate::engine::Path::Reference);
@@ -37,18 +41,21 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
     let inputs = load::made_up_inputs(&model)?;
     let clock = WallClock::start();
     let policy = Policy { limit_s: args.measure.seconds, ..Policy::default() };
+    let ceilings = if paths.contains(&Path::Optimized) { load::ceilings(Want::Any, quiet) } else { None };
     let mut profiles = Vec::new();
     for path in paths {
-        let options = load::options(path, args.measure.threads)?;
         let progress = Progress::new(&format!("{}: preparing", path.name()), quiet);
         progress.spin();
-        let session = Session::new(&graph, &options)?;
+        let start = Instant::now();
+        let session = load::session(&graph, path, &args.measure.engine, quiet)?;
+        let prepare_s = loading_s + start.elapsed().as_secs_f64();
         drop(progress);
         let progress = Progress::new(&format!("{}: measuring", path.name()), quiet);
         progress.spin();
         let mut subject = Prepared { session, path, inputs: inputs.clone() };
-        let done = profile(&clock, &policy, &mut subject, &mut |share| progress.tell(share))?;
+        let mut done = profile(&clock, &policy, &mut subject, &mut |share| progress.tell(share))?;
         drop(progress);
+        done.prepare_s = Some(prepare_s);
         let runs = done.stats.runs;
         if runs == 1 {
             warnings.push(format!(
@@ -78,6 +85,9 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         latency: Vec::new(),
         paired_speedup: None,
         host: Some(Host::read()),
+        machine: ceilings.as_ref().map(|(m, age)| (m, *age)),
+        steps: Vec::new(),
+        peak_resident_bytes: None,
         conventions,
         lenses: Vec::new(),
         warnings,

@@ -23,7 +23,9 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     load::check_memory(&analysis::analyze(&model.graph), 1)?;
     let progress = Progress::new(&format!("running on the {} path", args.path.path().name()), quiet);
     progress.spin();
-    let outputs = execute(&model, &inputs, &load::options(args.path.path(), args.threads)?)?;
+    let options = load::options(args.path.path(), &args.engine, quiet)?;
+    let outputs = execute(&model, &inputs, &options)?;
+    load::keep(&options, quiet);
     drop(progress);
     let names = output_names(&model.graph);
     let pairs = names.iter().map(String::as_str).zip(&outputs);

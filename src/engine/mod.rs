@@ -4,6 +4,7 @@
 //! vector kernels and a thread pool. In both, steps cover nodes, and the covers partition the nodes that run per inference.
 
 pub mod pool;
+pub mod tune;
 pub use reference::refuse_unknown;
 
 mod arena;
@@ -48,6 +49,10 @@ pub struct Options {
     pub threads: usize,
     /// Instruction set of the optimized path.
     pub isa: Isa,
+    /// Processor of each thread, the caller's first; empty: the system places them.
+    pub cores: Vec<usize>,
+    /// Measured choices between kernels, if any.
+    pub tuning: Option<Arc<tune::Tuning>>,
     /// Fill the activation memory with NaN before every run, so that reading what was not written shows. For tests.
     pub poison: bool,
 }
@@ -55,12 +60,12 @@ pub struct Options {
 impl Options {
     /// A path with a number of threads, on the best instruction set.
     pub fn new(path: Path, threads: usize) -> Options {
-        Options { path, threads, isa: Isa::best(), poison: false }
+        Options { path, threads, isa: Isa::best(), cores: Vec::new(), tuning: None, poison: false }
     }
 }
 
 /// One step of a plan: one kernel call, covering one node or several fused ones.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Step {
     /// The kernel's name, e.g. `reference`, `conv-direct-nchwc`.
     pub kernel: String,
@@ -68,6 +73,8 @@ pub struct Step {
     pub covers: Vec<NodeId>,
     /// What the step does, for reports: the first node's name, with what is fused.
     pub label: String,
+    /// How the kernel does it: algorithm, tile; empty where there is nothing to tell.
+    pub detail: String,
     /// Why faster kernels declined, where one did.
     pub declined: Vec<String>,
 }
@@ -88,11 +95,15 @@ trait Runner: Send {
 }
 
 impl Session {
-    /// Prepares a graph: constant folding, weight packing, memory planning.
+    /// Prepares a graph: constant folding, weight packing, memory planning. With `cores`, the calling thread is kept on the first of
+    /// them from here on.
     ///
     /// # Errors
     /// If the graph holds an operator that cannot run, or preparation fails.
     pub fn new(graph: &Arc<Graph>, options: &Options) -> Result<Session> {
+        if let Some(&cpu) = options.cores.first() {
+            crate::machine::affinity::pin(cpu);
+        }
         Ok(Session(match options.path {
             Path::Reference => Box::new(reference::Reference::new(graph)?),
             Path::Optimized => Box::new(plan::Plan::new(graph, options)?),

@@ -6,13 +6,15 @@ use super::operands::{Few, Operands};
 use super::passes::{Item, Work};
 use super::pool::Pool;
 use super::reference::{check_inputs, refuse_unknown};
+use super::tune::Tuning;
 use super::{Options, Runner, Step};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, NodeId, Source, ValueId, interp};
 use crate::kernels::{self, Kind, Layout, Prepared, Task, buffer_len};
+use crate::machine::affinity;
 use crate::ops::sequence::Sequence;
 use crate::ops::{Access, EvalCx, Op};
-use crate::simd::Isa;
+use crate::simd::{Isa, denormals};
 use crate::tensor::{Container, DType, Tensor};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -69,6 +71,7 @@ struct Planner<'g> {
     graph: &'g Graph,
     isa: Isa,
     threads: usize,
+    tuning: Option<&'g Tuning>,
     statics: &'g interp::Statics,
     static_floats: HashMap<ValueId, Arc<Vec<f32>>>,
     /// Buffers by value and layout.
@@ -182,14 +185,14 @@ impl Planner<'_> {
         let b = self.new_buffer(v, want, &dims);
         let label =
             format!("{} → {}", self.graph.value(v).name, if want == Layout::Blocked { "NCHWc" } else { "NCHW" });
-        let step = Step { kernel: kernels::REORDER.name.into(), covers: Vec::new(), label, declined: Vec::new() };
+        let step = Step { kernel: kernels::REORDER.name.into(), label, ..Step::default() };
         self.push(Exec::Fast { prepared, srcs: vec![src], dsts: vec![b], operands: Operands::default() }, step);
         Ok(Place::Buffer(b))
     }
 
     fn item(&mut self, item: &Item) -> Result<()> {
         let label = label_of(self.graph, item);
-        let mut step = Step { kernel: String::new(), covers: item.covers.clone(), label, declined: Vec::new() };
+        let mut step = Step { covers: item.covers.clone(), label, ..Step::default() };
         match &item.work {
             Work::Kernel(kind) => self.fast(item, kind, step),
             Work::View => self.view(item, step),
@@ -228,7 +231,9 @@ impl Planner<'_> {
             _ => {}
         }
         let task = Task { kind, srcs: &srcs, layouts: &layouts, dsts: &dsts, isa: self.isa, threads: self.threads };
-        for entry in kernels::TABLE {
+        let tuned = self.tuning.map(|t| t.choose(&task)).transpose()?.flatten();
+        step.declined.extend(tuned.iter().flat_map(|t| t.others.iter().cloned()));
+        for entry in tuned.iter().map(|t| t.entry).chain(kernels::TABLE) {
             match (entry.accepts)(&task) {
                 Err(why) => {
                     if !why.is_empty() {
@@ -238,6 +243,7 @@ impl Planner<'_> {
                 Ok(accept) => {
                     let prepared = (entry.prepare)(&task)?;
                     step.kernel = entry.name.into();
+                    step.detail = prepared.detail();
                     let mut places = Vec::with_capacity(item.srcs.len());
                     for (&v, &want) in item.srcs.iter().zip(&accept.srcs) {
                         places.push(self.place(v, want)?);
@@ -396,6 +402,7 @@ impl Plan {
             graph,
             isa,
             threads,
+            tuning: options.tuning.as_deref(),
             statics: &statics,
             static_floats: HashMap::new(),
             buffers: Vec::new(),
@@ -461,10 +468,17 @@ impl Plan {
             }
         }
         let (execs, steps) = (p.execs, p.steps);
+        let cores = options.cores.clone();
+        let pool = Pool::with_hook(threads, move |id| {
+            denormals::flush_for_good();
+            if let Some(&cpu) = cores.get(id) {
+                affinity::pin(cpu);
+            }
+        });
         Ok(Plan {
             graph: graph.clone(),
             isa,
-            pool: Pool::new(threads),
+            pool,
             arena: Arena::new(total),
             ranges,
             heap: vec![None; graph.values().len()],
@@ -525,6 +539,7 @@ impl Runner for Plan {
             heap[id.0 as usize] = Some(t.clone());
         }
         let active = pool.activate();
+        let _denormals = denormals::Mode::flushed();
         for (i, exec) in execs.iter().enumerate() {
             let start = std::time::Instant::now();
             match exec {
@@ -539,6 +554,8 @@ impl Runner for Plan {
                     heap[to.0 as usize] = Some(t.reshaped(dims)?);
                 }
                 Exec::Fallback { node, arena_inputs, frees } => {
+                    // The readable loops say what an operator means, to the last denormal.
+                    let _exact = denormals::Mode::exact();
                     for (v, b, dims) in arena_inputs {
                         heap[v.0 as usize] = Some(Tensor::from_vec(arena.slice(ranges[*b].clone()).to_vec(), dims)?);
                     }

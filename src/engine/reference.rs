@@ -30,7 +30,7 @@ impl Reference {
                 kernel: "reference".into(),
                 covers: vec![id],
                 label: node.name.clone(),
-                declined: Vec::new(),
+                ..Step::default()
             });
         }
         Ok(Reference { graph: graph.clone(), statics: interp::statics(graph)?, steps, step_of })

@@ -230,6 +230,10 @@ pub type Verdict = std::result::Result<Accept, String>;
 pub trait Prepared: Send + Sync {
     /// Computes. `srcs` and `dsts` have the layouts agreed on; destinations hold garbage beforehand and are written whole.
     fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]);
+    /// How it computes, for reports: algorithm, tile. Empty where there is nothing to tell.
+    fn detail(&self) -> String {
+        String::new()
+    }
     /// Bytes of packed weights it keeps.
     fn packed_bytes(&self) -> usize {
         0

@@ -99,6 +99,8 @@ pub struct Profile {
     pub threads: usize,
     /// Planned activation memory.
     pub arena_bytes: Option<u64>,
+    /// From opening the file to a session that is ready to run, where that was timed.
+    pub prepare_s: Option<f64>,
     /// Steps in execution order.
     pub steps: Vec<StepTime>,
     /// Reading the clock around every step.
@@ -169,6 +171,7 @@ pub fn profile(
         isa: subject.isa(),
         threads: subject.threads(),
         arena_bytes: subject.arena_bytes(),
+        prepare_s: None,
         steps,
         timer_s: timer * scale,
         other_s: (rest - timer) * scale,

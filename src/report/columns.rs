@@ -32,6 +32,8 @@ pub enum Cell {
     Ratio(f64),
     /// A share of a total, 0 to 1.
     Share(f64),
+    /// Attainable ÷ measured time; above 1 something is to be explained.
+    Efficiency(f64),
     /// Yes or no.
     Flag(bool),
     /// Done inside the named row.
@@ -225,6 +227,34 @@ pub static COLUMNS: &[Column] = &[
         get: |l, _| bound(l, l.span.madds, l.span.madds.high),
     },
     Column { key: "basis", title: None, yields: 0, measured: false, get: |l, _| basis(l) },
+    Column {
+        key: "attainable_ms",
+        title: Some("Roof ms"),
+        yields: 9,
+        measured: true,
+        get: |l, _| opt(l.attainable_ms, Cell::Ms),
+    },
+    Column {
+        key: "bound",
+        title: Some("Bound"),
+        yields: 3,
+        measured: true,
+        get: |l, _| l.bound.map_or(Cell::Blank, |b| Cell::Text(b.name())),
+    },
+    Column {
+        key: "efficiency",
+        title: Some("%roof"),
+        yields: 2,
+        measured: true,
+        get: |l, _| opt(l.efficiency(), Cell::Efficiency),
+    },
+    Column {
+        key: "above_ceiling",
+        title: None,
+        yields: 0,
+        measured: true,
+        get: |l, _| l.efficiency().map_or(Cell::Blank, |e| Cell::Flag(e > 1.0)),
+    },
 ];
 
 /// What a row's counts rest on.
@@ -245,6 +275,7 @@ pub fn applies(column: &Column, report: &Report) -> bool {
     match column.key {
         "reference_ms" => has(Path::Reference),
         "optimized_ms" => has(Path::Optimized),
+        "attainable_ms" | "bound" | "efficiency" | "above_ceiling" => report.roofline.is_some(),
         _ => !column.measured || report.main.is_some(),
     }
 }
@@ -271,6 +302,7 @@ pub fn total_row(report: &Report) -> Layer {
         optimized: latency(Path::Optimized),
         madds_share: (t.work.madds > 0).then_some(1.0),
         time_share: report.main.map(|_| 1.0),
+        attainable_ms: report.roofline.as_ref().filter(|r| r.unknown_steps == 0).map(|r| r.attainable_ms),
         madds_per_s: main_s.filter(|s| *s > 0.0 && t.work.madds > 0).map(|s| t.work.madds as f64 / s),
         ..Layer::empty(Kind::Rest, "total")
     }

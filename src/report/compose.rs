@@ -2,12 +2,13 @@
 
 use super::conventions::Convention;
 use super::model::{BodyRows, ClassRow, Kind, Latency, Layer, ModelInfo, Port, Report, Time};
-use super::{findings, hierarchy};
+use super::{findings, hierarchy, roofline};
 use crate::analysis::{Analysis, Class, class_of};
 use crate::cost::Work;
 use crate::engine::Path;
 use crate::ir::{Graph, Model, NodeId};
 use crate::lens::Lens;
+use crate::machine::Machine;
 use crate::measure::Profile;
 use crate::measure::host::Host;
 use std::collections::{BTreeMap, HashMap};
@@ -32,6 +33,12 @@ pub struct Source<'a> {
     pub paired_speedup: Option<f64>,
     /// The machine, if something was measured.
     pub host: Option<Host>,
+    /// Its ceilings with their age in seconds, if there are any.
+    pub machine: Option<(&'a Machine, u64)>,
+    /// Nodes covered by each step of the optimized path, where its steps were not measured.
+    pub steps: Vec<Vec<NodeId>>,
+    /// The most memory this process has held at once, where that is asked for.
+    pub peak_resident_bytes: Option<u64>,
     /// Totals under other conventions.
     pub conventions: Vec<Convention>,
     /// What other counters print.
@@ -44,7 +51,7 @@ pub struct Source<'a> {
 pub fn compose(source: Source) -> Report {
     let graph = &source.model.graph;
     let analysis = source.analysis;
-    let mut latency = source.latency;
+    let mut latency = source.latency.clone();
     latency.extend(source.profiles.iter().map(|p| Latency {
         path: p.path,
         stats: p.stats,
@@ -53,6 +60,7 @@ pub fn compose(source: Source) -> Report {
         threads: p.threads,
         isa: p.isa.clone(),
         arena_bytes: p.arena_bytes,
+        prepare_s: p.prepare_s,
         samples: p.samples.seconds.clone(),
         per_step: true,
     }));
@@ -79,6 +87,7 @@ pub fn compose(source: Source) -> Report {
         let madds = fused_work.get(&i).map_or(layer.work.madds, |w| w.madds);
         layer.madds_per_s = ms.filter(|ms| *ms > 0.0 && madds > 0 && counted).map(|ms| madds as f64 / ms * 1e3);
     }
+    let roofline = roofline::attach(&mut layers, &source, &latency);
     let mut not_learned: BTreeMap<&'static str, u64> = BTreeMap::new();
     for e in &analysis.params.excluded {
         *not_learned.entry(e.why.words()).or_default() += e.elements;
@@ -104,6 +113,9 @@ pub fn compose(source: Source) -> Report {
         conventions: source.conventions,
         lenses: source.lenses,
         host: source.host,
+        machine: source.machine.map(|(m, _)| m.clone()),
+        roofline,
+        peak_resident_bytes: source.peak_resident_bytes,
         findings: Vec::new(),
         warnings,
     };

@@ -4,6 +4,7 @@
 use super::Look;
 use super::columns::{COLUMNS, Cell};
 use super::model::Report;
+use crate::engine::Path;
 use crate::error::{Error, Result};
 
 /// Makes the bytes.
@@ -11,8 +12,21 @@ pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
     let mut out = csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new());
     let failed = |e: csv::Error| Error::run(format!("the report cannot be written as CSV: {e}"));
     if report.command == "bench" {
-        let head =
-            ["path", "runs", "min_ms", "median_ms", "p90_ms", "max_ms", "mad_ms", "warmup_runs", "threads", "isa"];
+        let head = [
+            "path",
+            "runs",
+            "min_ms",
+            "median_ms",
+            "p90_ms",
+            "max_ms",
+            "mad_ms",
+            "warmup_runs",
+            "threads",
+            "isa",
+            "prepare_ms",
+            "floor_ms",
+            "peak_resident_bytes",
+        ];
         out.write_record(head).map_err(failed)?;
         for l in &report.latency {
             let ms = |s: f64| (s * 1e3).to_string();
@@ -28,6 +42,13 @@ pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
                 l.warmup_runs.to_string(),
                 l.threads.to_string(),
                 l.isa.clone(),
+                l.prepare_s.map_or(String::new(), ms),
+                report
+                    .roofline
+                    .as_ref()
+                    .filter(|_| l.path == Path::Optimized)
+                    .map_or(String::new(), |r| r.floor_ms.to_string()),
+                report.peak_resident_bytes.map_or(String::new(), |n| n.to_string()),
             ])
             .map_err(failed)?;
         }
@@ -56,7 +77,7 @@ fn cell(c: &Cell) -> String {
         Cell::Text(s) | Cell::Name(s) => guarded(s),
         Cell::Shape(s) => s.to_string(),
         Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => n.to_string(),
-        Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => v.to_string(),
+        Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) | Cell::Efficiency(v) => v.to_string(),
         Cell::Flag(b) => b.to_string(),
         Cell::FusedInto(_) | Cell::Between(_) | Cell::Unknown | Cell::Blank => String::new(),
     }

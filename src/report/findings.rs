@@ -4,6 +4,7 @@
 use super::model::{ClassRow, Kind, Layer, Report};
 use crate::analysis::Class;
 use crate::engine::Path;
+use crate::machine::Bound;
 use crate::units::{iec, ms, percent, plural, rate, si};
 
 /// A class is worth a sentence from this share of time or MAdds.
@@ -24,6 +25,8 @@ pub fn findings(report: &Report) -> Vec<String> {
             fused(report, &mut out);
             fallbacks(report, main, &mut out);
             hottest(report, &mut out);
+            bounds(report, &mut out);
+            above(report, &mut out);
             overhead(report, &mut out);
         }
         Some(main) => speed(report, main, &mut out),
@@ -270,6 +273,43 @@ fn fallbacks(report: &Report, main: Path, out: &mut Vec<String>) {
         if rows.len() == 1 { "s" } else { "" },
         operators(rows.iter().copied()),
         percent(time)
+    ));
+}
+
+/// What sets the pace of the steps, and how near they come.
+fn bounds(report: &Report, out: &mut Vec<String>) {
+    let Some(r) = &report.roofline else { return };
+    let total: f64 = r.by_bound.iter().filter_map(|b| b.ms).sum();
+    let part = |b: &super::roofline::ByBound| {
+        let ms = b.ms.filter(|ms| *ms >= WORTH * total && *ms > 0.0)?;
+        let what = match b.bound {
+            Bound::Compute => "steps bound by arithmetic".to_string(),
+            Bound::Memory(level) => format!("steps bound by {}", level.name()),
+            Bound::Overhead => "steps too small for either".to_string(),
+        };
+        Some(format!(
+            "{what} take {} of it at {} of what is attainable",
+            percent(ms / total),
+            percent(b.attainable_ms / ms)
+        ))
+    };
+    let parts: Vec<String> = r.by_bound.iter().filter_map(part).collect();
+    if !parts.is_empty() {
+        out.push(format!("Of the steps' time, {}.", parts.join("; ")));
+    }
+}
+
+/// Rows above their ceiling: something about the ceiling is wrong, and what it can be.
+fn above(report: &Report, out: &mut Vec<String>) {
+    let rows: Vec<(&Layer, f64)> =
+        report.layers.iter().filter_map(|l| Some((l, l.efficiency().filter(|e| *e > 1.0)?))).collect();
+    let Some((most, x)) = rows.iter().max_by(|a, b| a.1.total_cmp(&b.1)) else { return };
+    out.push(format!(
+        "{} above {} ceiling (!), {} by the most, {} times: an algorithm with fewer multiplications than the ceiling assumes, bytes that lay nearer than assumed, or a probe on a busy machine (`madd-prof machine --probe`).",
+        if rows.len() == 1 { "1 row is".to_string() } else { format!("{} rows are", rows.len()) },
+        if rows.len() == 1 { "its" } else { "their" },
+        crate::error::printable(&most.name),
+        rate(*x)
     ));
 }
 

@@ -33,6 +33,8 @@ pub struct Grid {
     pub name: &'static str,
     /// One line above it.
     pub heading: String,
+    /// Its key in JSON; empty: `model`.
+    pub heading_key: &'static str,
     /// Lines of (label, value) between heading and table.
     pub summary: Vec<(String, String)>,
     /// Columns.
@@ -60,7 +62,8 @@ pub fn render(grid: &Grid, format: &str, look: &Look) -> Result<Vec<u8>> {
         "json" => {
             let mut map = serde_json::Map::new();
             map.insert("schema".into(), SCHEMA.into());
-            map.insert("model".into(), grid.heading.clone().into());
+            let key = if grid.heading_key.is_empty() { "model" } else { grid.heading_key };
+            map.insert(key.into(), grid.heading.clone().into());
             for (key, value) in &grid.extra {
                 map.insert(key.clone(), value.clone());
             }

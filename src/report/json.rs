@@ -3,9 +3,11 @@
 use super::Look;
 use super::columns::{COLUMNS, Cell};
 use super::model::{Latency, Layer, Port, Report, SCHEMA};
+use super::roofline::Roofline;
 use crate::cost::Span;
 use crate::error::{Error, Result};
 use crate::lens::Lens;
+use crate::machine::cache::machine_json;
 use crate::tensor::Shape;
 use serde_json::{Map, Value, json};
 
@@ -93,7 +95,7 @@ pub(super) fn cell(c: &Cell) -> Value {
         Cell::Text(s) | Cell::Name(s) => json!(s),
         Cell::Shape(s) => shape(s),
         Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => json!(n),
-        Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => json!(v),
+        Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) | Cell::Efficiency(v) => json!(v),
         Cell::Flag(b) => json!(b),
         Cell::FusedInto(_) | Cell::Between(_) | Cell::Unknown | Cell::Blank => Value::Null,
     }
@@ -145,8 +147,36 @@ fn latency(l: &Latency) -> Value {
         "threads": l.threads,
         "isa": l.isa,
         "arena_bytes": l.arena_bytes,
+        "prepare_ms": l.prepare_s.map(ms),
         "timed_per_step": l.per_step,
         "samples_ms": l.samples.iter().map(|v| v * 1e3).collect::<Vec<f64>>(),
+    })
+}
+
+fn roofline(r: &Roofline) -> Value {
+    json!({
+        "threads": r.ceilings.threads,
+        "isa": r.ceilings.isa,
+        "peak_madds_per_s": r.ceilings.peak_madds_per_s,
+        "overhead_ms": r.ceilings.overhead_s * 1e3,
+        "memory": r.ceilings.shelves.iter().map(|s| json!({
+            "level": s.level.name(),
+            "bytes": (s.bytes < u64::MAX).then_some(s.bytes),
+            "read_bytes_per_s": s.read_bytes_per_s,
+            "copy_bytes_per_s": s.copy_bytes_per_s,
+            "ridge_flops_per_byte": r.ceilings.ridge(s),
+        })).collect::<Vec<_>>(),
+        "weights_in": r.weights_in.name(),
+        "floor_ms": r.floor_ms,
+        "attainable_ms": r.attainable_ms,
+        "measured_ms": r.measured_ms,
+        "measured_over_floor": r.measured_over_floor(),
+        "steps": r.steps,
+        "unknown_steps": r.unknown_steps,
+        "probe_age_s": r.probe_age_s,
+        "by_bound": r.by_bound.iter().map(|b| json!({
+            "bound": b.bound.name(), "steps": b.steps, "attainable_ms": b.attainable_ms, "measured_ms": b.ms,
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -236,6 +266,8 @@ fn document(report: &Report) -> Value {
         })).collect::<Vec<_>>(),
         "latency": by_path,
         "speedup": report.speedup,
+        "roofline": report.roofline.as_ref().map(roofline),
+        "process": { "peak_resident_bytes": report.peak_resident_bytes },
         "conventions": report.conventions.iter()
             .map(|c| (c.name.to_string(), json!({ "value": c.value, "meaning": c.words }))).collect::<Map<_, _>>(),
         "as": report.lenses.iter().map(lens).collect::<Vec<_>>(),
@@ -243,8 +275,11 @@ fn document(report: &Report) -> Value {
             .map(|(why, n)| json!({ "why": why, "elements": n })).collect::<Vec<_>>(),
         "findings": report.findings,
     });
-    let machine =
-        report.host.as_ref().map_or(Value::Null, |h| json!({ "cpu": h.cpu, "cores": h.cores, "platform": h.platform }));
+    let ceilings = report.machine.as_ref().map(machine_json);
+    let machine = report.host.as_ref().map_or(
+        Value::Null,
+        |h| json!({ "cpu": h.cpu, "cores": h.cores, "platform": h.platform, "ceilings": ceilings }),
+    );
     if let Value::Object(map) = &mut doc {
         map.insert("machine".into(), machine);
         map.insert("warnings".into(), json!(report.warnings));

@@ -13,6 +13,7 @@ mod json;
 mod markdown;
 pub mod model;
 mod people;
+pub mod roofline;
 mod table;
 mod text;
 pub mod view;
@@ -20,6 +21,7 @@ pub mod view;
 pub use columns::{COLUMNS, Cell, Column};
 pub use compose::{Source, compose};
 pub use model::{Kind, Latency, Layer, Report, SCHEMA, Time};
+pub use roofline::Roofline;
 pub use view::{View, view};
 
 use crate::error::{Error, Result};

@@ -1,10 +1,12 @@
 //! The report: everything that is told, typed, with nothing formatted.
 
 use super::conventions::Convention;
+use super::roofline::Roofline;
 use crate::analysis::{Class, Distinct, Totals};
 use crate::cost::{Span, Traffic, Work, WorkSpan};
 use crate::engine::Path;
 use crate::lens::Lens;
+use crate::machine::{Bound, Machine};
 use crate::measure::Stats;
 use crate::measure::host::Host;
 use crate::tensor::{DType, Fact, Shape};
@@ -119,6 +121,10 @@ pub struct Layer {
     pub time_share: Option<f64>,
     /// MAdds per second of the main path, where the time is this row's own.
     pub madds_per_s: Option<f64>,
+    /// What sets the least time of this row's steps on the optimized path.
+    pub bound: Option<Bound>,
+    /// That least time on this machine; of steps whose cost is known and that were measured.
+    pub attainable_ms: Option<f64>,
 }
 
 /// A subgraph of a control-flow node.
@@ -167,7 +173,14 @@ impl Layer {
             madds_share: None,
             time_share: None,
             madds_per_s: None,
+            bound: None,
+            attainable_ms: None,
         }
+    }
+    /// Attainable ÷ measured time of the optimized path: 1 at the ceiling.
+    pub fn efficiency(&self) -> Option<f64> {
+        let ms = self.optimized.ms().filter(|ms| *ms > 0.0)?;
+        Some(self.attainable_ms? / ms)
     }
     /// FLOPs per byte; `None` where either is unknown or nothing moves.
     pub fn intensity(&self) -> Option<f64> {
@@ -201,6 +214,8 @@ pub struct Latency {
     pub isa: String,
     /// Planned activation memory.
     pub arena_bytes: Option<u64>,
+    /// From opening the file to a session that is ready to run, seconds.
+    pub prepare_s: Option<f64>,
     /// All samples, seconds.
     pub samples: Vec<f64>,
     /// Whether every step was timed too (as in `profile`), or only whole runs (as in `bench`).
@@ -295,6 +310,12 @@ pub struct Report {
     pub lenses: Vec<Lens>,
     /// The machine, if something was measured.
     pub host: Option<Host>,
+    /// Its ceilings, if they were probed.
+    pub machine: Option<Machine>,
+    /// What they allow this model.
+    pub roofline: Option<Roofline>,
+    /// The most memory this process has held at once.
+    pub peak_resident_bytes: Option<u64>,
     /// Plain sentences: where time and MAdds part, and why.
     pub findings: Vec<String>,
     /// Things the reader must know.

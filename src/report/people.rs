@@ -25,6 +25,8 @@ pub fn cell(c: &Cell) -> String {
         Cell::Giga(v) | Cell::Ratio(v) => rate(*v),
         Cell::Share(v) if *v == 0.0 => "-".to_string(),
         Cell::Share(v) => format!("{:.1}", v * 100.0),
+        // Above its ceiling: the ceiling or the count does not tell all, and the mark says so.
+        Cell::Efficiency(v) => format!("{:.1}{}", v * 100.0, if *v > 1.0 { "!" } else { "" }),
         Cell::Flag(b) => if *b { "yes" } else { "no" }.to_string(),
         Cell::FusedInto(_) => "fused".to_string(),
         Cell::Unknown => "unknown".to_string(),
@@ -186,7 +188,15 @@ pub fn rosetta(l: &Lens) -> (String, Vec<[String; 3]>) {
 
 /// The latency lines, as (path, sentence).
 pub fn latencies(report: &Report) -> Vec<(String, String)> {
-    report.latency.iter().map(|l| (l.path.name().to_string(), latency(l))).collect()
+    let mut out: Vec<(String, String)> =
+        report.latency.iter().map(|l| (l.path.name().to_string(), latency(l))).collect();
+    if let Some(r) = &report.roofline {
+        out.push(("floor".to_string(), r.words()));
+    }
+    if let Some(bytes) = report.peak_resident_bytes {
+        out.push(("memory".to_string(), format!("{} at most, the whole process", iec(bytes))));
+    }
+    out
 }
 
 fn latency(l: &Latency) -> String {
@@ -206,6 +216,9 @@ fn latency(l: &Latency) -> String {
     text.push_str(&format!("; {}, {}", plural(l.threads, "thread"), l.isa));
     if s.outliers > 0 {
         text.push_str(&format!("; {} interrupted", plural(s.outliers, "run")));
+    }
+    if let Some(s) = l.prepare_s {
+        text.push_str(&format!("; ready after {} ms", v(s)));
     }
     if let Some(bytes) = l.arena_bytes {
         text.push_str(&format!("; arena {}", iec(bytes)));
@@ -263,6 +276,9 @@ pub fn remarks(report: &Report) -> Vec<String> {
         out.push(
             "fused: done inside the step of an earlier row, which holds the time; --format csv names it.".to_string(),
         );
+    }
+    if report.layers.iter().any(|l| l.efficiency().is_some()) {
+        out.push("%roof: attainable / measured time; !: above the ceiling, see below.".to_string());
     }
     if report.layers.len() > LONG {
         out.push(format!("{} rows; --depth 2 sums them by module, --top 20 keeps the first.", report.layers.len()));

@@ -46,18 +46,25 @@ fn draw(titles: &[&str], rows: &[Vec<String>], right: &[bool], gap: usize) -> St
     out
 }
 
-/// A plain table of strings that fits `width`: the widest left-aligned column gives way.
+/// Narrowest a column of words becomes.
+const WORDS_MIN: usize = 10;
+
+/// A plain table of strings that fits `width`: left-aligned columns give way, the widest first.
 pub fn simple(titles: &[&str], rows: &[Vec<String>], right: &[bool], width: usize) -> String {
     let mut rows = rows.to_vec();
     let widths: Vec<usize> = (0..titles.len()).map(|i| column_width(titles[i], &rows, i)).collect();
-    let whole: usize = widths.iter().sum::<usize>() + 2 * titles.len();
-    if whole > width {
-        let widest = (0..titles.len()).filter(|&i| !right.get(i).copied().unwrap_or(false)).max_by_key(|&i| widths[i]);
-        if let Some(i) = widest {
-            let room = widths[i].saturating_sub(whole - width).max(12);
-            // Prose gives way at its end, names in their middle.
-            rows.iter_mut().for_each(|r| r[i] = if r[i].contains(' ') { cut(&r[i], room) } else { elide(&r[i], room) });
+    let mut room = widths.clone();
+    let words = |i: &usize| !right.get(*i).copied().unwrap_or(false);
+    while room.iter().sum::<usize>() + 2 * titles.len() > width {
+        match (0..titles.len()).filter(words).filter(|&i| room[i] > WORDS_MIN).max_by_key(|&i| room[i]) {
+            Some(i) => room[i] -= 1,
+            None => break,
         }
+    }
+    for i in (0..titles.len()).filter(|&i| room[i] < widths[i]) {
+        // Prose gives way at its end, names in their middle.
+        let fit = |c: &str| if c.contains(' ') { cut(c, room[i]) } else { elide(c, room[i]) };
+        rows.iter_mut().for_each(|r| r[i] = fit(&r[i]));
     }
     draw(titles, &rows, right, 2)
 }

@@ -130,7 +130,7 @@ fn compare(a: &Cell, b: &Cell) -> std::cmp::Ordering {
         match c {
             Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => Some(*n as f64),
             Cell::Between(s) => Some(s.high.unwrap_or(s.low) as f64),
-            Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) => Some(*v),
+            Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) | Cell::Efficiency(v) => Some(*v),
             Cell::Flag(b) => Some(f64::from(u8::from(*b))),
             Cell::Shape(s) => s.elements().map(|n| n as f64),
             _ => None,
@@ -189,6 +189,12 @@ fn merge(kind: Kind, name: String, rows: &[Layer], main: Option<Path>) -> Layer 
         if same(&|l| format!("{:?}", l.kernel)) {
             sum.kernel.clone_from(&first.kernel);
         }
+    }
+    // One step of unknown cost makes the sum unknown.
+    let timed = || rows.iter().filter(|l| l.optimized.ms().is_some());
+    if timed().next().is_some() {
+        sum.attainable_ms = timed().map(|l| l.attainable_ms).sum();
+        sum.bound = sum.attainable_ms.and_then(|_| super::roofline::main_bound(timed()));
     }
     sum.madds_per_s = sum
         .main_ms(main)

@@ -11,12 +11,14 @@ use std::fmt;
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+pub mod denormals;
 pub mod depthwise;
 pub mod math;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
 pub mod panel;
 pub mod portable;
+pub mod probe;
 pub mod tile;
 
 pub use tile::TileMut;

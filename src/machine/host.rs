@@ -1,4 +1,6 @@
-//! What little of the machine a measurement needs to state: processor, cores, load, free memory. Read on demand, never for a count.
+//! What little of the machine a measurement needs to state: processor, cores, load, memory. Read on demand, never for a count.
+
+use std::io::Read;
 
 /// The machine as far as the operating system tells without probing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +16,12 @@ pub struct Host {
 impl Host {
     /// Asks the operating system.
     pub fn read() -> Host {
-        let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        // Every core repeats it: the first lines are enough, and on large machines the whole takes long.
+        let mut info = Vec::new();
+        if let Ok(file) = std::fs::File::open("/proc/cpuinfo") {
+            let _ = file.take(4096).read_to_end(&mut info);
+        }
+        let info = String::from_utf8_lossy(&info);
         let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, v)| v.trim()));
         Host {
             cpu: name.map(str::to_string),
@@ -33,6 +40,13 @@ pub fn cores() -> usize {
 pub fn available_memory_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let kib = info.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?.trim().strip_suffix("kB")?.trim();
+    kib.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The most memory this process has held at once, if the system tells.
+pub fn peak_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?.trim();
     kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
