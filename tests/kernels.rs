@@ -245,6 +245,31 @@ fn fused_models() -> Vec<Model> {
         d.node("Flatten", &["v"], &["flat"], &[]);
         all.push(d.done(&["flat", "r"]));
     }
+    // Squeeze-excite whose gate a pointwise convolution takes, gate first and last; a second reader of the scaled map.
+    for (i, c) in [16usize, 20, 48].into_iter().enumerate() {
+        for twice in [false, true] {
+            let mut d = Draft::new(&format!("gated pointwise convolution, {c} channels, read twice={twice}"));
+            d.input("x", f(&[2, c, 9, 8], 1)).constant("w", f(&[c, c, 1, 1], 2)).constant("r", f(&[c / 4, c, 1, 1], 3));
+            d.constant("e", f(&[c, c / 4, 1, 1], 4)).constant("v", f(&[24, c, 1, 1], 5));
+            d.node("Conv", &["x", "w"], &["a"], &[]).node("GlobalAveragePool", &["a"], &["q"], &[]);
+            d.node("Conv", &["q", "r"], &["s"], &[]).node("Relu", &["s"], &["sr"], &[]);
+            d.node("Conv", &["sr", "e"], &["z"], &[]).node("HardSigmoid", &["z"], &["gate"], &[]);
+            d.node("Mul", if i == 1 { &["gate", "a"] } else { &["a", "gate"] }, &["m"], &[]);
+            d.node("Conv", &["m", "v"], &["p"], &[]).node("Conv", &["x", "v"], &["xv"], &[]);
+            d.node("Add", &["p", "xv"], &["y"], &[]);
+            all.push(d.done(if twice { &["y", "m"] } else { &["y"] }));
+        }
+    }
+    // Wide enough for Winograd, and so little work that it is not.
+    for (c, hw) in [(32usize, 30usize), (64, 14), (96, 7)] {
+        let mut d = Draft::new(&format!("3x3 of {c} channels on {hw}"));
+        d.input("x", f(&[1, c, hw, hw + 1], 1))
+            .constant("w", f(&[c + 8, c, 3, 3], 2))
+            .constant("u", f(&[c, c + 8, 3, 3], 3));
+        d.node("Conv", &["x", "w"], &["a"], &[("pads", ints(&[1; 4]))]).node("Relu", &["a"], &["r"], &[]);
+        d.node("Conv", &["r", "u"], &["b"], &[("pads", ints(&[1; 4]))]).node("Add", &["b", "x"], &["y"], &[]);
+        all.push(d.done(&["y"]));
+    }
     // Matrix products with everything around them.
     for (m, k, n) in [(1usize, 64usize, 100usize), (5, 33, 47), (128, 96, 64), (13, 256, 7), (37, 300, 130)] {
         let mut d = Draft::new(&format!("linear {m}x{k}x{n} with bias, gelu and residual"));

@@ -156,6 +156,9 @@ pub struct EngineArgs {
     /// Where several kernels fit a step, time them on its shapes and take the fastest; kept for later runs on this machine
     #[arg(long)]
     pub autotune: bool,
+    /// Do without Winograd convolutions (fewer multiplications, errors up to 1e-5 relative to the largest result)
+    #[arg(long)]
+    pub no_winograd: bool,
 }
 
 /// How measurements are made.

@@ -127,6 +127,7 @@ pub fn options(path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Optio
     if path == KernelPath::Reference {
         return Ok(options);
     }
+    options.winograd = !args.no_winograd;
     if args.pin {
         options.cores = affinity::cores_for(threads);
         if options.cores.is_empty() {

@@ -55,12 +55,14 @@ pub struct Options {
     pub tuning: Option<Arc<tune::Tuning>>,
     /// Fill the activation memory with NaN before every run, so that reading what was not written shows. For tests.
     pub poison: bool,
+    /// Let 3×3 convolutions use Winograd's algorithm.
+    pub winograd: bool,
 }
 
 impl Options {
     /// A path with a number of threads, on the best instruction set.
     pub fn new(path: Path, threads: usize) -> Options {
-        Options { path, threads, isa: Isa::best(), cores: Vec::new(), tuning: None, poison: false }
+        Options { path, threads, isa: Isa::best(), cores: Vec::new(), tuning: None, poison: false, winograd: true }
     }
 }
 

@@ -10,6 +10,7 @@ use super::tune::Tuning;
 use super::{Options, Runner, Step};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, NodeId, Source, ValueId, interp};
+use crate::kernels::{self, Accept, Entry, Kind, Layout, Prepared, Task, buffer_len};
 use crate::kernels::{self, Kind, Layout, Prepared, Task, buffer_len};
 use crate::machine::affinity;
 use crate::ops::sequence::Sequence;
@@ -83,6 +84,7 @@ struct Planner<'g> {
     steps: Vec<Step>,
     heap_last_use: HashMap<ValueId, usize>,
     joins: Joins,
+    winograd: bool,
 }
 
 /// Dims of a value that a fast kernel can handle: `f32`, fully known, not empty.
@@ -180,6 +182,7 @@ impl Planner<'_> {
             dsts: &dims_out,
             isa: self.isa,
             threads: self.threads,
+            winograd: self.winograd,
         };
         let prepared = (kernels::REORDER.prepare)(&task)?;
         let b = self.new_buffer(v, want, &dims);
@@ -230,40 +233,45 @@ impl Planner<'_> {
             }
             _ => {}
         }
-        let task = Task { kind, srcs: &srcs, layouts: &layouts, dsts: &dsts, isa: self.isa, threads: self.threads };
+        let task = Task {
+            kind,
+            srcs: &srcs,
+            layouts: &layouts,
+            dsts: &dsts,
+            isa: self.isa,
+            threads: self.threads,
+            winograd: self.winograd,
+        };
         let tuned = self.tuning.map(|t| t.choose(&task)).transpose()?.flatten();
-        step.declined.extend(tuned.iter().flat_map(|t| t.others.iter().cloned()));
-        for entry in tuned.iter().map(|t| t.entry).chain(kernels::TABLE) {
-            match (entry.accepts)(&task) {
-                Err(why) => {
-                    if !why.is_empty() {
-                        step.declined.push(format!("{}: {why}", entry.name));
-                    }
-                }
-                Ok(accept) => {
-                    let prepared = (entry.prepare)(&task)?;
-                    step.kernel = entry.name.into();
-                    step.detail = prepared.detail();
-                    let mut places = Vec::with_capacity(item.srcs.len());
-                    for (&v, &want) in item.srcs.iter().zip(&accept.srcs) {
-                        places.push(self.place(v, want)?);
-                    }
-                    // Inserting layout changes moved "now": buffers read by this step live until it.
-                    for p in &places {
-                        if let Place::Buffer(b) = p {
-                            self.use_buffer(*b);
-                        }
-                    }
-                    let out = item.dsts.iter().zip(&dsts).map(|(&v, d)| self.new_buffer(v, accept.dst, d)).collect();
-                    for p in &places {
-                        if let Place::Heap(v) = p {
-                            self.heap_last_use.insert(*v, self.execs.len());
-                        }
-                    }
-                    self.push(Exec::Fast { prepared, srcs: places, dsts: out, operands: Operands::default() }, step);
-                    return Ok(());
+        let chosen = match tuned {
+            Some(t) => {
+                step.declined.extend(t.others);
+                (t.entry.accepts)(&task).ok().map(|accept| (t.entry, accept))
+            }
+            None => choose(&task, &mut step.declined),
+        };
+        if let Some((entry, accept)) = chosen {
+            let prepared = (entry.prepare)(&task)?;
+            step.kernel = entry.name.into();
+            step.detail = prepared.detail();
+            let mut places = Vec::with_capacity(item.srcs.len());
+            for (&v, &want) in item.srcs.iter().zip(&accept.srcs) {
+                places.push(self.place(v, want)?);
+            }
+            // Inserting layout changes moved "now": buffers read by this step live until it.
+            for p in &places {
+                if let Place::Buffer(b) = p {
+                    self.use_buffer(*b);
                 }
             }
+            let out = item.dsts.iter().zip(&dsts).map(|(&v, d)| self.new_buffer(v, accept.dst, d)).collect();
+            for p in &places {
+                if let Place::Heap(v) = p {
+                    self.heap_last_use.insert(*v, self.execs.len());
+                }
+            }
+            self.push(Exec::Fast { prepared, srcs: places, dsts: out, operands: Operands::default() }, step);
+            return Ok(());
         }
         // No kernel takes it: only single nodes can fall back, and every kind has a plain kernel for those that are fused.
         match item.covers.as_slice() {
@@ -312,6 +320,7 @@ impl Planner<'_> {
             dsts: &dims,
             isa: self.isa,
             threads: self.threads,
+            winograd: self.winograd,
         };
         step.kernel = kernels::COPY.name.into();
         let prepared = (kernels::COPY.prepare)(&task)?;
@@ -383,6 +392,24 @@ impl Planner<'_> {
     }
 }
 
+/// The kernel of the least estimated cost, the first of equals, and why the others were not taken.
+fn choose(task: &Task, declined: &mut Vec<String>) -> Option<(&'static Entry, Accept)> {
+    let mut found: Vec<(&Entry, Accept)> = Vec::new();
+    for entry in kernels::TABLE {
+        match (entry.accepts)(task) {
+            Ok(accept) => found.push((entry, accept)),
+            Err(why) if why.is_empty() => {}
+            Err(why) => declined.push(format!("{}: {why}", entry.name)),
+        }
+    }
+    let least = found.iter().map(|(_, a)| a.cost).fold(f64::INFINITY, f64::min);
+    let best = found.iter().position(|(_, a)| a.cost <= least)?;
+    for (entry, accept) in found.iter().filter(|(_, a)| a.cost > least && least > 0.0) {
+        declined.push(format!("{}: {:.2} times the estimated cost", entry.name, accept.cost / least));
+    }
+    Some(found.swap_remove(best))
+}
+
 fn label_of(graph: &Graph, item: &Item) -> String {
     let mut label = graph.node(item.covers[0]).name.clone();
     for id in &item.covers[1..] {
@@ -412,6 +439,7 @@ impl Plan {
             steps: Vec::new(),
             heap_last_use: HashMap::new(),
             joins: Joins::find(graph, &items, isa.lanes()),
+            winograd: options.winograd,
         };
         for item in &items {
             p.item(item).map_err(|e| {

@@ -129,7 +129,7 @@ fn accepts(task: &Task) -> Verdict {
         return Err(String::new());
     }
     match Affine::of(task.kind, &task.srcs[0], &task.dsts[0]) {
-        Some(_) => Ok(Accept { srcs: vec![Layout::Plain], dst: Layout::Plain }),
+        Some(_) => Ok(Accept::of(vec![Layout::Plain], Layout::Plain)),
         None => Err("ranks do not fit".into()),
     }
 }

@@ -22,7 +22,7 @@ const CHUNK: usize = 1 << 15;
 
 fn accepts_copy(task: &Task) -> Verdict {
     match task.kind {
-        Kind::Copy => Ok(Accept { srcs: task.layouts.to_vec(), dst: task.layouts[0] }),
+        Kind::Copy => Ok(Accept::of(task.layouts.to_vec(), task.layouts[0])),
         _ => Err(String::new()),
     }
 }
@@ -73,7 +73,7 @@ struct Channels {
 fn accepts(task: &Task) -> Verdict {
     let Kind::Channels(_) = task.kind else { return Err(String::new()) };
     let layout = if task.layouts.contains(&Layout::Blocked) { Layout::Blocked } else { Layout::Plain };
-    Ok(Accept { srcs: vec![layout; task.srcs.len()], dst: layout })
+    Ok(Accept::of(vec![layout; task.srcs.len()], layout))
 }
 
 fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {

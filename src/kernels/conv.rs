@@ -3,6 +3,7 @@
 use super::conv_blocked::{Conv, ConvShape, SrcLayout};
 use super::epilogue::Act;
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
+use super::winograd::direct_cost;
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
 use crate::ops::conv::Geometry;
@@ -12,6 +13,8 @@ pub(super) const ENTRY: Entry = Entry { name: "conv-nchwc", accepts, prepare, to
 struct Ready {
     conv: Conv,
     act: Act,
+    gate: bool,
+    residual: bool,
 }
 
 /// The 2-D shape of a convolution over one or two spatial axes.
@@ -47,8 +50,14 @@ fn src_layout(g: &Geometry) -> SrcLayout {
     if g.g == 1 && g.ic <= 4 && g.oc > 1 { SrcLayout::Plain } else { SrcLayout::Blocked }
 }
 
+/// Whether a convolution can map its input on the way in: pointwise, without padding, one group.
+pub fn takes_pre(g: &Geometry) -> bool {
+    let plain = |a: &crate::ops::window::Axis| (a.k, a.s, a.begin, a.end) == (1, 1, 0, 0);
+    g.g == 1 && src_layout(g) == SrcLayout::Blocked && g.axes.len() == 2 && g.axes.iter().all(plain)
+}
+
 fn accepts(task: &Task) -> Verdict {
-    let Kind::Conv { geometry, residual, .. } = task.kind else { return Err(String::new()) };
+    let Kind::Conv { geometry, residual, pre, .. } = task.kind else { return Err(String::new()) };
     let Some(s) = shape(geometry) else { return Err("more than two spatial axes".into()) };
     if (s.oh(), s.ow())
         != (
@@ -60,24 +69,34 @@ fn accepts(task: &Task) -> Verdict {
     }
     let src = if src_layout(geometry) == SrcLayout::Plain { Layout::Plain } else { Layout::Blocked };
     let mut srcs = vec![src];
-    if *residual {
-        srcs.push(Layout::Blocked);
+    if let Some(pre) = pre {
+        if !takes_pre(geometry) {
+            return Err("a map of the input of a convolution with a window".into());
+        }
+        srcs.extend(pre.gate.then_some(Layout::Blocked));
     }
-    Ok(Accept { srcs, dst: Layout::Blocked })
+    srcs.extend(residual.then_some(Layout::Blocked));
+    Ok(Accept { srcs, dst: Layout::Blocked, cost: direct_cost(&s) })
 }
 
 fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
-    let Kind::Conv { geometry, weights, bias, act, .. } = task.kind else {
+    let Kind::Conv { geometry, weights, bias, act, pre, residual } = task.kind else {
         return Err(Error::run("not a convolution"));
     };
     let shape = shape(geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-    let conv = Conv::new(task.isa, shape, src_layout(geometry), &weights.view::<f32>()?, bias.as_deref());
-    Ok(Box::new(Ready { conv, act: *act }))
+    let mut conv = Conv::new(task.isa, shape, src_layout(geometry), &weights.view::<f32>()?, bias.as_deref());
+    if let Some(pre) = pre {
+        conv = conv.with_pre(pre.affine.as_ref().map(|(a, b)| (a.as_slice(), b.as_slice())), pre.act);
+    }
+    let gate = pre.as_ref().is_some_and(|p| p.gate);
+    Ok(Box::new(Ready { conv, act: *act, gate, residual: *residual }))
 }
 
 impl Prepared for Ready {
     fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
-        self.conv.run(pool, srcs[0], srcs.get(1).copied(), self.act, dsts[0]);
+        let gate = self.gate.then(|| srcs[1]);
+        let residual = self.residual.then(|| srcs[srcs.len() - 1]);
+        self.conv.run_gated(pool, srcs[0], gate, residual, self.act, dsts[0]);
     }
     fn packed_bytes(&self) -> usize {
         self.conv.packed_bytes()

@@ -17,7 +17,7 @@ use super::epilogue::Act;
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::depthwise::{Depthwise, depthwise};
 use crate::simd::panel::{Panel, PanelDst, PanelSrc, panel, panel_wei_len};
-use crate::simd::{Isa, TileMut};
+use crate::simd::{Isa, Simd, SimdOp, TileMut, dispatch};
 
 /// Shape of a 2-D convolution. Padding is given per side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +157,14 @@ pub struct Conv {
     wei: Aligned,
     bias: Aligned,
     pairs: Vec<Pair>,
+    pre: Option<PreMap>,
+}
+
+/// What a pointwise convolution does to its source first: `act(x · scale + shift)`, padded to whole blocks.
+#[derive(Clone, Debug)]
+struct PreMap {
+    affine: Option<(Aligned, Aligned)>,
+    act: Act,
 }
 
 /// Bytes of the first-level cache that the weights of one pass may take.
@@ -200,7 +208,7 @@ impl Conv {
                     packed[((c / l) * taps + t) * l + c % l] = wei[c * taps + t];
                 }
             }
-            return Conv { shape, isa, kind, wei: packed, bias: padded, pairs: Vec::new() };
+            return Conv { shape, isa, kind, wei: packed, bias: padded, pairs: Vec::new(), pre: None };
         }
         // Input blocks that outputs block..block + nb need, and the channels used of the last one.
         let reach = |block: usize, nb: usize| {
@@ -251,7 +259,20 @@ impl Conv {
                 }
             }
         }
-        Conv { shape, isa, kind, wei: packed, bias: padded, pairs }
+        Conv { shape, isa, kind, wei: packed, bias: padded, pairs, pre: None }
+    }
+
+    /// With a map of the source on the way in: `act(x · scale[c] + shift[c])`. Panics unless the convolution is pointwise.
+    pub fn with_pre(mut self, affine: Option<(&[f32], &[f32])>, act: Act) -> Conv {
+        assert_eq!(self.kind, Kind::Pointwise, "{:?}: a map of the source of a window", self.shape);
+        let ic = self.shape.ic;
+        let padded = |v: &[f32]| {
+            let mut out = Aligned::zeros(ic.next_multiple_of(self.isa.lanes()));
+            out[..ic].copy_from_slice(v);
+            out
+        };
+        self.pre = Some(PreMap { affine: affine.map(|(a, b)| (padded(a), padded(b))), act });
+        self
     }
 
     /// The shape.
@@ -280,13 +301,26 @@ impl Conv {
     ///
     /// `residual` has the destination's shape and layout. Panics on wrong lengths.
     pub fn run(&self, pool: &Pool, src: &[f32], residual: Option<&[f32]>, act: Act, dst: &mut [f32]) {
+        self.run_gated(pool, src, None, residual, act, dst);
+    }
+
+    /// As [`Conv::run`], with the source multiplied by a blocked `gate` `[n, ic, 1, 1]` first (after [`Conv::with_pre`]).
+    pub fn run_gated(
+        &self,
+        pool: &Pool,
+        src: &[f32],
+        gate: Option<&[f32]>,
+        residual: Option<&[f32]>,
+        act: Act,
+        dst: &mut [f32],
+    ) {
         let (s, l) = (&self.shape, self.isa.lanes());
         let want = if self.kind == Kind::Plain { s.n * s.ic * s.ih * s.iw } else { s.src_len(l) };
         assert_eq!(src.len(), want, "{s:?}: source");
         assert_eq!(dst.len(), s.dst_len(l), "{s:?}: destination");
         assert!(residual.is_none_or(|r| r.len() == dst.len()), "{s:?}: residual");
         match self.kind {
-            Kind::Pointwise => self.pointwise(pool, src, residual, act, dst),
+            Kind::Pointwise => self.pointwise(pool, src, gate, residual, act, dst),
             Kind::Depthwise => self.depthwise(pool, src, residual, act, dst),
             Kind::Direct | Kind::Plain => self.direct(pool, src, residual, act, dst),
         }
@@ -347,7 +381,15 @@ impl Conv {
         }
     }
 
-    fn pointwise(&self, pool: &Pool, src: &[f32], residual: Option<&[f32]>, act: Act, dst: &mut [f32]) {
+    fn pointwise(
+        &self,
+        pool: &Pool,
+        src: &[f32],
+        gate: Option<&[f32]>,
+        residual: Option<&[f32]>,
+        act: Act,
+        dst: &mut [f32],
+    ) {
         let (s, l) = (&self.shape, self.isa.lanes());
         let (px, icb, ocb) = (s.ih * s.iw, s.ic.div_ceil(l), s.oc.div_ceil(l));
         let mr = self.isa.mr();
@@ -360,21 +402,59 @@ impl Conv {
         let a_parts = want.div_ceil(px.div_ceil(b_tile)).min(ocb.div_ceil(2));
         let a_tile = ocb.div_ceil(a_parts).next_multiple_of(2);
         let grid = Grid { outer: s.n, a: ocb, b: px, len: l, a_tile, b_tile, len_tile: l };
-        pool.for_tiles(dst, grid, |mut tile, _| {
-            for p in self.pairs_in(tile.a0, tile.a_len()) {
-                let from = PanelSrc {
-                    src,
-                    base: ((tile.outer * icb + p.icb.0) * px + tile.b0) * l,
-                    row_stride: 0,
-                    kb_stride: px * l,
-                    kb: 0,
-                    c_last: l,
-                    taps: &[0],
-                    plain: false,
-                };
-                self.products(p, from, residual, act, |block| PanelDst::Pixels { block }, &mut tile);
-            }
+        assert!(gate.is_none_or(|g| self.pre.is_some() && g.len() == s.n * icb * l), "{s:?}: gate");
+        let ticket = pool.ticket();
+        pool.for_tiles(dst, grid, |mut tile, id| {
+            let Some(pre) = &self.pre else {
+                let at = (tile.outer * icb * px + tile.b0) * l;
+                return self.pointwise_tile((src, at, px * l), residual, act, &mut tile);
+            };
+            pool.scratch(id, |scratch| {
+                let Scratch { a: copy, tag_a, .. } = scratch;
+                let len = tile.b_len() * l;
+                let copy = Scratch::grow(copy, icb * len);
+                let tag = (ticket, tile.outer * px + tile.b0);
+                if *tag_a != tag {
+                    *tag_a = (0, 0);
+                    for (kb, to) in copy.chunks_exact_mut(len).enumerate() {
+                        let from = &src[((tile.outer * icb + kb) * px + tile.b0) * l..][..len];
+                        let at = kb * l;
+                        let (clamp, after) = pre.act.split();
+                        let affine = pre.affine.as_ref().map(|(a, b)| (&a[at..at + l], &b[at..at + l]));
+                        let gate = gate.map(|g| &g[tile.outer * icb * l + at..][..l]);
+                        dispatch(self.isa, MapBlock { from, affine, gate, clamp, to });
+                        if let Some(act) = after {
+                            act.apply(self.isa, to);
+                        }
+                    }
+                    *tag_a = tag;
+                }
+                self.pointwise_tile((copy, 0, len), residual, act, &mut tile);
+            });
         });
+    }
+
+    /// Products of the pixels of one tile; the source is given with where its first pixel is and how far apart blocks are.
+    fn pointwise_tile(
+        &self,
+        (src, base, kb_stride): (&[f32], usize, usize),
+        residual: Option<&[f32]>,
+        act: Act,
+        tile: &mut TileMut<'_>,
+    ) {
+        for p in self.pairs_in(tile.a0, tile.a_len()) {
+            let from = PanelSrc {
+                src,
+                base: base + p.icb.0 * kb_stride,
+                row_stride: 0,
+                kb_stride,
+                kb: 0,
+                c_last: self.isa.lanes(),
+                taps: &[0],
+                plain: false,
+            };
+            self.products(p, from, residual, act, |block| PanelDst::Pixels { block }, tile);
+        }
     }
 
     /// Pairs inside output blocks `first..first + len`, which start at an even block.
@@ -474,6 +554,36 @@ impl Conv {
                 }
             });
         });
+    }
+}
+
+/// One block of channels mapped: `clamp(x · scale + shift)` or `clamp(x · gate)`.
+struct MapBlock<'a> {
+    from: &'a [f32],
+    affine: Option<(&'a [f32], &'a [f32])>,
+    gate: Option<&'a [f32]>,
+    clamp: (f32, f32),
+    to: &'a mut [f32],
+}
+
+impl SimdOp for MapBlock<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let MapBlock { from, affine, gate, clamp, to } = self;
+        let (mut scale, mut shift) = (s.splat(1.0), s.splat(0.0));
+        if let Some((a, b)) = affine {
+            (scale, shift) = (s.load(a), s.load(b));
+        }
+        if let Some(g) = gate {
+            let g = s.load(g);
+            (scale, shift) = (s.mul(scale, g), s.mul(shift, g));
+        }
+        let (lo, hi) = (s.splat(clamp.0), s.splat(clamp.1));
+        for (y, x) in to.chunks_exact_mut(S::LANES).zip(from.chunks_exact(S::LANES)) {
+            let v = s.fma(s.load(x), scale, shift);
+            s.store(y, s.min(hi, s.max(lo, v)));
+        }
     }
 }
 

@@ -68,7 +68,7 @@ fn layout_for(task: &Task, axis: usize, fits: bool) -> Layout {
 fn accepts(task: &Task) -> Verdict {
     let Some((axis, p, whole)) = parts(task) else { return Err(String::new()) };
     let layout = layout_for(task, axis, blocks_fit(task, axis, &p, whole));
-    Ok(Accept { srcs: vec![layout; task.srcs.len()], dst: layout })
+    Ok(Accept::of(vec![layout; task.srcs.len()], layout))
 }
 
 fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {

@@ -12,6 +12,7 @@ pub mod pool2d;
 pub mod reorder;
 pub mod softmax;
 pub mod transpose;
+pub mod winograd;
 
 mod affine;
 mod channels;
@@ -26,10 +27,11 @@ mod table;
 pub mod task;
 
 pub use channels::COPY;
+pub use conv::takes_pre;
 pub use epilogue::Act;
 pub use reorder_step::REORDER;
 pub use table::TABLE;
-pub use task::{Accept, BinaryOp, Entry, Kind, Layout, MatMul, PoolWindow, Prepared, Task, buffer_len};
+pub use task::{Accept, BinaryOp, Entry, Kind, Layout, MatMul, PoolWindow, Pre, Prepared, Task, buffer_len};
 
 #[cfg(test)]
 mod testing;

@@ -26,7 +26,7 @@ struct Unary {
 
 fn accepts_unary(task: &Task) -> Verdict {
     match task.kind {
-        Kind::Unary(_) => Ok(Accept { srcs: vec![task.layouts[0]], dst: task.layouts[0] }),
+        Kind::Unary(_) => Ok(Accept::of(vec![task.layouts[0]], task.layouts[0])),
         _ => Err(String::new()),
     }
 }
@@ -122,7 +122,7 @@ fn accepts_binary(task: &Task) -> Verdict {
     eltwise_op(*op, fit.swap).ok_or("no vector form")?;
     let small = if fit.spread == Spread::Scalar { Layout::Plain } else { fit.layout };
     let srcs = if fit.swap { vec![small, fit.layout] } else { vec![fit.layout, small] };
-    Ok(Accept { srcs, dst: fit.layout })
+    Ok(Accept::of(srcs, fit.layout))
 }
 
 struct Spreading {
@@ -234,9 +234,7 @@ struct ChannelAffine {
 
 fn accepts_affine(task: &Task) -> Verdict {
     match task.kind {
-        Kind::ChannelAffine { .. } if task.srcs[0].len() >= 2 => {
-            Ok(Accept { srcs: vec![task.layouts[0]], dst: task.layouts[0] })
-        }
+        Kind::ChannelAffine { .. } if task.srcs[0].len() >= 2 => Ok(Accept::of(vec![task.layouts[0]], task.layouts[0])),
         Kind::ChannelAffine { .. } => Err("no channel axis".into()),
         _ => Err(String::new()),
     }

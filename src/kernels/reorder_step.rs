@@ -18,7 +18,7 @@ struct Reorder {
 
 fn accepts(task: &Task) -> Verdict {
     match task.kind {
-        Kind::Reorder { from, to } => Ok(Accept { srcs: vec![*from], dst: *to }),
+        Kind::Reorder { from, to } => Ok(Accept::of(vec![*from], *to)),
         _ => Err(String::new()),
     }
 }

@@ -17,7 +17,7 @@ struct Resize {
 
 fn accepts(task: &Task) -> Verdict {
     match task.kind {
-        Kind::Resize { .. } => Ok(Accept { srcs: vec![Layout::Plain], dst: Layout::Plain }),
+        Kind::Resize { .. } => Ok(Accept::of(vec![Layout::Plain], Layout::Plain)),
         _ => Err(String::new()),
     }
 }

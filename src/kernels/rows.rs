@@ -84,13 +84,13 @@ fn accepts_pool(task: &Task) -> Verdict {
     if w.average && w.axes.iter().any(|a| a.d != 1) {
         return Err("a dilated average".into());
     }
-    Ok(Accept { srcs: vec![task.layouts[0]], dst: task.layouts[0] })
+    Ok(Accept::of(vec![task.layouts[0]], task.layouts[0]))
 }
 
 fn accepts_pool_global(task: &Task) -> Verdict {
     match task.kind {
         Kind::GlobalPool { .. } if task.srcs[0].len() == 4 && task.dsts[0].len() == 4 => {
-            Ok(Accept { srcs: vec![task.layouts[0]], dst: task.layouts[0] })
+            Ok(Accept::of(vec![task.layouts[0]], task.layouts[0]))
         }
         Kind::GlobalPool { .. } if task.srcs[0].len() >= 2 => Ok(Accept::plain(task)),
         _ => Err(String::new()),

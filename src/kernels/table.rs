@@ -1,11 +1,13 @@
-//! The kernel table: tried in order, the first that accepts a step runs it. One line per kernel.
+//! The kernel table: of those that accept a step, the one with the least estimated cost runs it; the first of equals. One line per kernel.
 
 use super::task::Entry;
-use super::{affine, channels, conv, join, pointwise, product, reorder_step, resize2d, rows};
+use super::{affine, channels, conv, join, pointwise, product, reorder_step, resize2d, rows, winograd};
 
-/// All kernels, best first.
+/// All kernels.
 pub const TABLE: &[Entry] = &[
     conv::ENTRY,
+    winograd::F4,
+    winograd::F2,
     product::GEMV,
     product::GEMM,
     pointwise::UNARY,

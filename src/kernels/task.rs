@@ -46,6 +46,17 @@ pub enum BinaryOp {
     Pow,
 }
 
+/// A map of a convolution's input, channel by channel, done on the way in: `act(x · scale + shift)`, or `x · gate`.
+#[derive(Debug, Clone, Default)]
+pub struct Pre {
+    /// Per-channel factor and offset (a BatchNormalization before the convolution).
+    pub affine: Option<(Vec<f32>, Vec<f32>)>,
+    /// After it.
+    pub act: Act,
+    /// Whether an operand `[n, c, 1, 1]` multiplies x (squeeze-excite).
+    pub gate: bool,
+}
+
 /// A window over the last two axes of NCHW data.
 #[derive(Debug, Clone)]
 pub struct PoolWindow {
@@ -60,7 +71,7 @@ pub struct PoolWindow {
 /// What a step computes. Operands come in the order given with each variant; all data is `f32`.
 #[derive(Debug, Clone)]
 pub enum Kind {
-    /// `act(conv(x) + bias [+ residual])`. Operands: x, then the residual if there is one.
+    /// `act(conv(pre(x)) + bias [+ residual])`. Operands: x, then the gate of `pre`, then the residual, where there is one.
     Conv {
         /// Geometry (one or two spatial axes).
         geometry: Geometry,
@@ -72,6 +83,8 @@ pub enum Kind {
         act: Act,
         /// Whether a residual of the output's shape is added before the activation.
         residual: bool,
+        /// What is done to x first (pointwise convolutions only).
+        pre: Option<Pre>,
     },
     /// `act(alpha · a·b + bias [+ residual])`, batched. Operands: a, b unless constant, then the residual.
     MatMul(MatMul),
@@ -205,21 +218,30 @@ pub struct Task<'a> {
     pub isa: Isa,
     /// Threads the plan will use.
     pub threads: usize,
+    /// Winograd convolutions may be used.
+    pub winograd: bool,
 }
 
 /// The layouts a kernel wants its operands in and gives its results in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Accept {
     /// Per operand.
     pub srcs: Vec<Layout>,
     /// Of all destinations.
     pub dst: Layout,
+    /// Estimate for choosing among kernels that take the same step, in multiply-adds of a well-filled register tile; 0 where there is
+    /// nothing to choose.
+    pub cost: f64,
 }
 
 impl Accept {
     /// Everything row-major.
     pub fn plain(task: &Task) -> Accept {
-        Accept { srcs: vec![Layout::Plain; task.srcs.len()], dst: Layout::Plain }
+        Accept::of(vec![Layout::Plain; task.srcs.len()], Layout::Plain)
+    }
+    /// These layouts, and no cost.
+    pub fn of(srcs: Vec<Layout>, dst: Layout) -> Accept {
+        Accept { srcs, dst, cost: 0.0 }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod panel;
 pub mod portable;
 pub mod probe;
 pub mod tile;
+pub mod winograd;
 
 pub use tile::TileMut;
 

@@ -93,6 +93,22 @@ impl<'d> TileMut<'d> {
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(a * self.sa), self.b * self.len) }
     }
 
+    /// Segments `(.., b)` alone.
+    pub fn row(&mut self, b: usize) -> TileMut<'_> {
+        assert!(b < self.b);
+        let at = [self.outer, self.a0, self.b0 + b, self.c0];
+        // SAFETY: a part of this tile, which is borrowed exclusively as long as the part lives.
+        unsafe {
+            let ptr = self.ptr.add(b * self.sb);
+            TileMut::from_raw(ptr, [self.a, 1, self.len], [self.sa, self.sb], at, self.origin + b * self.sb)
+        }
+    }
+
+    /// Leaves the segments from `b` on out.
+    pub fn shorten(&mut self, b: usize) {
+        self.b = self.b.min(b);
+    }
+
     /// Are the segments of one `a` contiguous, so that [`TileMut::plane`] may be called?
     pub fn is_contiguous(&self) -> bool {
         self.sb == self.len || self.b == 1

@@ -71,7 +71,7 @@ impl Walk<'_> {
         }
         let (act, out, more) = self.activation(out);
         covers.extend(more);
-        let kind = Kind::Conv { geometry, weights, bias, act, residual: residual.is_some() };
+        let kind = Kind::Conv { geometry, weights, bias, act, residual: residual.is_some(), pre: None };
         Some(self.finish(kind, covers, srcs, out))
     }
 
@@ -115,7 +115,7 @@ impl Walk<'_> {
             covers.extend(more);
             (act, end) = (follows, after);
         }
-        let kind = Kind::Conv { geometry, weights, bias, act, residual: f.residual.is_some() };
+        let kind = Kind::Conv { geometry, weights, bias, act, residual: f.residual.is_some(), pre: None };
         Some(self.finish(kind, covers, srcs, end))
     }
 }

@@ -8,6 +8,7 @@
 mod activations;
 mod channels;
 mod convolutions;
+mod inputs;
 mod norms;
 mod products;
 
@@ -101,7 +102,8 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize) -> Result<Ve
         items.push(item);
     }
     let sole = |v: ValueId| w.readers[v.0 as usize].len() == 1 && !w.is_output[v.0 as usize];
-    let mut items = channels::compose(graph, items, lanes, &sole);
+    let items = channels::compose(graph, items, lanes, &sole);
+    let mut items = inputs::fuse(graph, items, &sole);
     // A fused step runs where its last node stood: everything it reads is there by then.
     items.sort_by_key(|i: &Item| i.covers.iter().max().copied());
     check_partition(graph, &items)?;
