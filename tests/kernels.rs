@@ -260,6 +260,45 @@ fn fused_models() -> Vec<Model> {
             all.push(d.done(if twice { &["y", "m"] } else { &["y"] }));
         }
     }
+    // Inverted residuals and their parts, on maps wide enough to go in bands: strides, windows, gates, odd channels.
+    for (i, &(c, mid, k, s, h, w)) in [
+        (16usize, 96usize, 3usize, 1usize, 34usize, 37usize),
+        (24, 100, 3, 2, 61, 40),
+        (20, 72, 5, 1, 40, 41),
+        (8, 64, 5, 2, 57, 50),
+        (16, 48, 7, 1, 50, 49),
+    ]
+    .iter()
+    .enumerate()
+    {
+        for form in ["block", "expand", "project", "residual"] {
+            let p = (k / 2) as i64;
+            let mut d = Draft::new(&format!("chain {form} {c}->{mid} k{k} s{s} on {h}x{w}"));
+            let ic = if form == "project" { mid } else { c };
+            d.input("x", f(&[1 + i % 2, ic, h, w], 1)).constant("w", f(&[mid, c, 1, 1], 2)).constant("b", f(&[mid], 3));
+            d.constant("k", f(&[mid, 1, k, k], 4)).constant("kb", f(&[mid], 5)).constant("p", f(&[c, mid, 1, 1], 6));
+            let mut at = "x";
+            if form != "project" {
+                d.node("Conv", &["x", "w", "b"], &["e"], &[]);
+                d.node(if i == 0 { "HardSwish" } else { "Relu" }, &["e"], &["er"], &[]);
+                at = "er";
+            }
+            let window = [("pads", ints(&[p; 4])), ("strides", ints(&[s as i64; 2])), ("group", Attr::Int(mid as i64))];
+            d.node("Conv", &[at, "k", "kb"], &["d"], &window).node("Relu", &["d"], &["y"], &[]);
+            if form == "expand" {
+                d.node("GlobalAveragePool", &["y"], &["q"], &[]).node("Mul", &["y", "q"], &["yq"], &[]);
+                all.push(d.done(&["yq"]));
+                continue;
+            }
+            d.node("Conv", &["y", "p"], &["z"], &[]);
+            if form == "residual" && s == 1 {
+                d.node("Add", &["z", "x"], &["zx"], &[]);
+                all.push(d.done(&["zx"]));
+            } else {
+                all.push(d.done(&["z"]));
+            }
+        }
+    }
     // Wide enough for Winograd, and so little work that it is not.
     for (c, hw) in [(32usize, 30usize), (64, 14), (96, 7)] {
         let mut d = Draft::new(&format!("3x3 of {c} channels on {hw}"));

@@ -11,7 +11,6 @@ use super::{Options, Runner, Step};
 use crate::error::{Error, Result};
 use crate::ir::{Graph, NodeId, Source, ValueId, interp};
 use crate::kernels::{self, Accept, Entry, Kind, Layout, Prepared, Task, buffer_len};
-use crate::kernels::{self, Kind, Layout, Prepared, Task, buffer_len};
 use crate::machine::affinity;
 use crate::ops::sequence::Sequence;
 use crate::ops::{Access, EvalCx, Op};

@@ -248,7 +248,15 @@ mod tests {
             residual: false,
         };
         let (kind, srcs, dsts) = (Kind::MatMul(product), [vec![m, 40]], [vec![m, 24]]);
-        f(&Task { kind: &kind, srcs: &srcs, layouts: &[Layout::Plain], dsts: &dsts, isa: Isa::best(), threads: 1 })
+        f(&Task {
+            kind: &kind,
+            srcs: &srcs,
+            layouts: &[Layout::Plain],
+            dsts: &dsts,
+            isa: Isa::best(),
+            threads: 1,
+            winograd: true,
+        })
     }
 
     #[test]
@@ -259,8 +267,15 @@ mod tests {
         assert_ne!(a, with_task(Act::None, 2, key));
         let kind = Kind::ChannelAffine { scale: vec![1.0; 1000], shift: vec![], act: Act::None };
         let dims = [vec![1, 1000, 1, 1]];
-        let task =
-            Task { kind: &kind, srcs: &dims, layouts: &[Layout::Blocked], dsts: &dims, isa: Isa::Portable, threads: 3 };
+        let task = Task {
+            kind: &kind,
+            srcs: &dims,
+            layouts: &[Layout::Blocked],
+            dsts: &dims,
+            isa: Isa::Portable,
+            threads: 3,
+            winograd: true,
+        };
         assert_eq!(key(&task), "portable 3t ChannelAffine [1, 1000, 1, 1]Blocked >[1, 1000, 1, 1]");
     }
 

@@ -435,7 +435,7 @@ impl Conv {
     }
 
     /// Products of the pixels of one tile; the source is given with where its first pixel is and how far apart blocks are.
-    fn pointwise_tile(
+    pub(super) fn pointwise_tile(
         &self,
         (src, base, kb_stride): (&[f32], usize, usize),
         residual: Option<&[f32]>,
@@ -455,6 +455,19 @@ impl Conv {
             };
             self.products(p, from, residual, act, |block| PanelDst::Pixels { block }, tile);
         }
+    }
+
+    /// The source of image `n` from pixel `px` on, as [`Conv::pointwise_tile`] takes it.
+    pub(super) fn blocks_from<'s>(&self, src: &'s [f32], n: usize, px: usize) -> (&'s [f32], usize, usize) {
+        let (s, l) = (&self.shape, self.isa.lanes());
+        let plane = s.ih * s.iw * l;
+        (src, n * s.ic.div_ceil(l) * plane + px * l, plane)
+    }
+
+    /// Weights and bias of one channel block of a depthwise convolution.
+    pub(super) fn depthwise_weights(&self, block: usize) -> (&[f32], &[f32]) {
+        let (l, taps) = (self.isa.lanes(), self.shape.kh * self.shape.kw);
+        (&self.wei[block * taps * l..][..taps * l], &self.bias[block * l..][..l])
     }
 
     /// Pairs inside output blocks `first..first + len`, which start at an even block.

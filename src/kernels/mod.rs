@@ -15,6 +15,7 @@ pub mod transpose;
 pub mod winograd;
 
 mod affine;
+mod chain;
 mod channels;
 mod conv;
 mod join;
@@ -26,12 +27,15 @@ mod rows;
 mod table;
 pub mod task;
 
+pub use chain::worth as chain_worth;
 pub use channels::COPY;
 pub use conv::takes_pre;
 pub use epilogue::Act;
 pub use reorder_step::REORDER;
 pub use table::TABLE;
-pub use task::{Accept, BinaryOp, Entry, Kind, Layout, MatMul, PoolWindow, Pre, Prepared, Task, buffer_len};
+pub use task::{
+    Accept, BinaryOp, ConvChain, ConvPart, Entry, Kind, Layout, MatMul, PoolWindow, Pre, Prepared, Task, buffer_len,
+};
 
 #[cfg(test)]
 mod testing;

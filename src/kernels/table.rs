@@ -1,11 +1,12 @@
 //! The kernel table: of those that accept a step, the one with the least estimated cost runs it; the first of equals. One line per kernel.
 
 use super::task::Entry;
-use super::{affine, channels, conv, join, pointwise, product, reorder_step, resize2d, rows, winograd};
+use super::{affine, chain, channels, conv, join, pointwise, product, reorder_step, resize2d, rows, winograd};
 
 /// All kernels.
 pub const TABLE: &[Entry] = &[
     conv::ENTRY,
+    chain::ENTRY,
     winograd::F4,
     winograd::F2,
     product::GEMV,

@@ -46,6 +46,32 @@ pub enum BinaryOp {
     Pow,
 }
 
+/// A convolution of a chain: `act(conv(x) + bias)`.
+#[derive(Debug, Clone)]
+pub struct ConvPart {
+    /// Geometry (two spatial axes).
+    pub geometry: Geometry,
+    /// Weights `[oc, ic/g, kh, kw]`, scale of a following BatchNormalization folded in.
+    pub weights: Tensor,
+    /// Bias `[oc]`.
+    pub bias: Option<Vec<f32>>,
+    /// Activation.
+    pub act: Act,
+}
+
+/// A pointwise, a depthwise and a pointwise convolution, or the depthwise one with one of its neighbours.
+#[derive(Debug, Clone)]
+pub struct ConvChain {
+    /// Pointwise.
+    pub expand: Option<ConvPart>,
+    /// Depthwise.
+    pub depthwise: ConvPart,
+    /// Pointwise.
+    pub project: Option<ConvPart>,
+    /// Whether a residual of the result's shape is added before the last activation.
+    pub residual: bool,
+}
+
 /// A map of a convolution's input, channel by channel, done on the way in: `act(x · scale + shift)`, or `x · gate`.
 #[derive(Debug, Clone, Default)]
 pub struct Pre {
@@ -86,6 +112,8 @@ pub enum Kind {
         /// What is done to x first (pointwise convolutions only).
         pre: Option<Pre>,
     },
+    /// Convolutions one after the other. Operands: x, then the residual if there is one.
+    ConvChain(Box<ConvChain>),
     /// `act(alpha · a·b + bias [+ residual])`, batched. Operands: a, b unless constant, then the residual.
     MatMul(MatMul),
     /// Elementwise functions one after the other. Operand: x.

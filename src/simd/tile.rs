@@ -95,12 +95,17 @@ impl<'d> TileMut<'d> {
 
     /// Segments `(.., b)` alone.
     pub fn row(&mut self, b: usize) -> TileMut<'_> {
-        assert!(b < self.b);
+        self.part(b, 1)
+    }
+
+    /// `n` segments of every `a`, from `b` on.
+    pub fn part(&mut self, b: usize, n: usize) -> TileMut<'_> {
+        assert!(b <= self.b && n <= self.b - b);
         let at = [self.outer, self.a0, self.b0 + b, self.c0];
         // SAFETY: a part of this tile, which is borrowed exclusively as long as the part lives.
         unsafe {
             let ptr = self.ptr.add(b * self.sb);
-            TileMut::from_raw(ptr, [self.a, 1, self.len], [self.sa, self.sb], at, self.origin + b * self.sb)
+            TileMut::from_raw(ptr, [self.a, n, self.len], [self.sa, self.sb], at, self.origin + b * self.sb)
         }
     }
 

@@ -6,6 +6,7 @@
 //! lists the nodes it covers; the covers partition the nodes that run per inference.
 
 mod activations;
+mod chains;
 mod channels;
 mod convolutions;
 mod inputs;
@@ -103,7 +104,8 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize) -> Result<Ve
     }
     let sole = |v: ValueId| w.readers[v.0 as usize].len() == 1 && !w.is_output[v.0 as usize];
     let items = channels::compose(graph, items, lanes, &sole);
-    let mut items = inputs::fuse(graph, items, &sole);
+    let items = inputs::fuse(graph, items, &sole);
+    let mut items = chains::fuse(items, &sole);
     // A fused step runs where its last node stood: everything it reads is there by then.
     items.sort_by_key(|i: &Item| i.covers.iter().max().copied());
     check_partition(graph, &items)?;
