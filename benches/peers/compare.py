@@ -6,7 +6,8 @@
 
 Every runtime keeps one process per (model, threads) loaded and blocked on its input while another is measured; peers take turns,
 and the order rotates from round to round, so that drift of the machine falls on all alike. A figure is the median over rounds of
-the round's median; the ratio is that of madd-prof over the best peer's. Inputs are random with a fixed seed (integers: ones).
+the round's median; the ratio is that of madd-prof over the best peer's; `x floor` is our median over what this machine's ceilings allow
+("Ceilings" in the README). Inputs are random with a fixed seed (integers: ones).
 A batch of 1 and the dims given by `--dim NAME=N` are bound where a model leaves them open.
 """
 import argparse
@@ -168,6 +169,7 @@ class Ours:
         report = json.loads(out)
         latency = report["latency"]["optimized"]
         self.info["load_s"] = latency.get("prepare_ms", math.nan) / 1e3
+        self.info["floor_ms"] = (report.get("roofline") or {}).get("floor_ms", math.nan)
         self.rounds.append({"median_ms": latency["median_ms"], "min_ms": latency["min_ms"], "peak_bytes": usage.ru_maxrss * 1024})
 
     def close(self):
@@ -217,8 +219,10 @@ def main():
     args = p.parse_args()
     args.dims = {k: int(v) for k, v in (d.split("=") for d in args.dim)}
     print(f"{platform.machine()} {platform.processor()}, load {os.getloadavg()[0]:.2f}, {args.rounds} rounds of {args.seconds} s")
-    print(f"{'model':28} thr " + " ".join(f"{n:>10}" for n in ["ours"] + args.peers) + "    ratio  load/ort  peak MB (ours, peers)")
-    everything, ratios = {}, {t: [] for t in args.threads}
+    print(f"{'model':28} thr " + " ".join(f"{n:>10}" for n in ["ours"] + args.peers) + "    ratio  x floor  load/ort  peak MB (ours, peers)")
+    everything, ratios, floors = {}, {t: [] for t in args.threads}, {t: [] for t in args.threads}
+    # The floor is what this machine's ceilings allow: probed once, before anything is measured.
+    subprocess.run([args.binary.split(",")[0], "machine", "--quiet"], capture_output=True)
     for path in args.models:
         for threads in args.threads:
             r = measure(path, threads, args)
@@ -228,16 +232,19 @@ def main():
             ratio = r["ours"]["median_ms"] / min(peers) if peers else math.nan
             ratios[threads].append(ratio)
             load = r["ours"]["load_s"] / r["ort"]["load_s"] if "ort" in r else math.nan
+            floor = r["ours"]["median_ms"] / r["ours"]["floor_ms"]
+            floors[threads].append(floor)
             cells = " ".join(f"{r[n]['median_ms']:10.2f}" if n in r else f"{'-':>10}" for n in ["ours"] + args.peers)
             extra = " ".join(f"{n} {v['median_ms']:.2f}" for n, v in r.items() if n.startswith("ours") and n != "ours")
             memory = " ".join(f"{r[n]['peak_mb']:.0f}" for n in ["ours"] + args.peers if n in r)
-            print(f"{name:28} {threads:3} {cells}  {ratio:7.3f}  {load:8.2f}  {memory} {extra}", flush=True)
+            print(f"{name:28} {threads:3} {cells}  {ratio:7.3f}  {floor:7.2f}  {load:8.2f}  {memory} {extra}", flush=True)
             if args.output:
                 with open(args.output, "w") as out:
                     json.dump(everything, out, indent=1)
     for threads, all_ratios in ratios.items():
         mean = math.exp(statistics.fmean(map(math.log, all_ratios)))
-        print(f"geometric mean of the ratios, {threads} threads: {mean:.3f}; largest {max(all_ratios):.3f}")
+        above = math.exp(statistics.fmean(map(math.log, floors[threads])))
+        print(f"geometric mean of the ratios, {threads} threads: {mean:.3f}; largest {max(all_ratios):.3f}; measured / floor {above:.2f}")
     versions = {n: v["version"] for r in everything.values() for n, v in r.items()}
     print("versions: " + ", ".join(f"{n} {v}" for n, v in versions.items()))
 

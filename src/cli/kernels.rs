@@ -7,7 +7,7 @@ use super::{FINE, note, output, progress::Progress};
 use crate::analysis::{self, Demands};
 use crate::engine::{Path, Session, Step};
 use crate::error::{Result, printable};
-use crate::machine::{Ceilings, Roof};
+use crate::machine::{Bound, Ceilings, Roof};
 use crate::measure::profile::{Prepared, Profile, profile};
 use crate::measure::{Policy, WallClock};
 use crate::report::Cell;
@@ -35,11 +35,21 @@ pub fn run(args: &KernelsArgs) -> Result<u8> {
     let demands = Demands::new(&graph, &analysis);
     let rows: Vec<Row> = session.steps().iter().map(|s| Row::new(s, &graph, &demands, ceilings.as_ref())).collect();
     let (threads, isa) = (session.threads(), session.isa());
-    let measured = if args.no_run { None } else { Some(measure(session, args, load::made_up_inputs(&model)?)?) };
+    let inputs = if args.no_run { None } else { made_up(&model, quiet) };
+    let measured = inputs.map(|inputs| measure(session, args, inputs)).transpose()?;
     let grid =
         grid(&loaded.name, &rows, measured.as_ref(), &format!("{} threads, {isa} kernels", threads), ceilings.as_ref());
     output::show_grid(&grid, &args.output)?;
     Ok(FINE)
+}
+
+/// Inputs to time with; a plan can be shown without.
+fn made_up(model: &crate::ir::Model, quiet: bool) -> Option<Vec<crate::tensor::Tensor>> {
+    let inputs = load::made_up_inputs(model);
+    if let Err(e) = &inputs {
+        note(quiet, &format!("steps are not timed: {e}"));
+    }
+    inputs.ok()
 }
 
 fn measure(session: Session, args: &KernelsArgs, inputs: Vec<crate::tensor::Tensor>) -> Result<Profile> {
@@ -112,7 +122,8 @@ fn grid(name: &str, rows: &[Row], measured: Option<&Profile>, how: &str, ceiling
         let opt = |v: Option<f64>, make: fn(f64) -> Cell| v.map_or(Cell::Blank, make);
         let s = seconds(i);
         let pace = s.zip(r.madds).filter(|(s, n)| *s > 0.0 && *n > 0).map(|(s, n)| n as f64 / s / 1e9);
-        let efficiency = s.zip(r.roof).filter(|(s, _)| *s > 0.0).map(|(s, r)| r.attainable_s / s);
+        let efficiency =
+            s.zip(r.roof).filter(|(s, r)| *s > 0.0 && r.bound != Bound::Overhead).map(|(s, r)| r.attainable_s / s);
         let share = gaps[i].filter(|_| gap > 0.0 && with_roof).map(|g| g / gap);
         cells.push(vec![
             Cell::Count(i as u64 + 1),

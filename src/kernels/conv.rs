@@ -98,6 +98,10 @@ impl Prepared for Ready {
         let residual = self.residual.then(|| srcs[srcs.len() - 1]);
         self.conv.run_gated(pool, srcs[0], gate, residual, self.act, dsts[0]);
     }
+    fn detail(&self) -> String {
+        let (name, isa) = (self.conv.algorithm(), self.conv.isa());
+        if self.conv.shape().is_depthwise() { name.into() } else { format!("{name} {}x{}", isa.mr(), isa.nr()) }
+    }
     fn packed_bytes(&self) -> usize {
         self.conv.packed_bytes()
     }

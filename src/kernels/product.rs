@@ -65,6 +65,9 @@ impl Prepared for Gemv {
         let (size, bias) = ((self.rows, self.k, self.n), self.task.bias.as_deref());
         gemv::gemv(pool, self.isa, size, srcs[0], &self.weights, self.order, bias, self.task.act, dsts[0]);
     }
+    fn detail(&self) -> String {
+        format!("{} x {} by {}", self.k, self.n, if self.order == Order::NK { "rows" } else { "columns" })
+    }
     fn packed_bytes(&self) -> usize {
         4 * self.weights.len()
     }
@@ -164,6 +167,10 @@ impl Prepared for Gemm {
                 }
             }
         }
+    }
+    fn detail(&self) -> String {
+        let how = if self.packed.is_some() { "packed" } else { "two activations" };
+        format!("{how} {}x{}", self.isa.mr(), self.isa.nr())
     }
     fn packed_bytes(&self) -> usize {
         self.packed.as_ref().map_or(0, PackedB::packed_bytes)

@@ -1,8 +1,9 @@
 //! Measures this machine's ceilings: arithmetic on registers, bytes from each cache and from memory, the cost of a fork-join of the
 //! engine's own pool and of reading the clock. Takes one to two seconds.
 //!
-//! A shared machine is slow for moments and never faster than it is: everything is measured in short bursts, in two passes some
-//! time apart, and the best burst counts. With several threads a burst begins when all have met, and the slowest thread ends it.
+//! A shared machine is slow for moments and never faster than it is: everything is measured in short bursts, in several passes some
+//! time apart, and the best burst counts. With several threads a burst begins when all have met, and the slowest thread ends it. What
+//! must hold between figures (near is no slower than far, all threads no slower than one) fills in what a busy moment took.
 
 use super::{Bandwidth, Cache, Identity, Level, Machine, Peak, Reach, affinity, host, now_unix_s};
 use crate::engine::pool::Pool;
@@ -14,15 +15,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long each figure is measured, per pass.
-const ARITHMETIC: Duration = Duration::from_millis(25);
-const CACHED: Duration = Duration::from_millis(20);
-const UNCACHED: Duration = Duration::from_millis(60);
+const ARITHMETIC: Duration = Duration::from_millis(18);
+const CACHED: Duration = Duration::from_millis(16);
+const UNCACHED: Duration = Duration::from_millis(50);
 /// Multiply-add rounds of a burst: some tens of microseconds.
 const BURST_ROUNDS: usize = 8_000;
 /// Bytes of a burst on a cache.
 const BURST_BYTES: usize = 4 << 20;
-/// Passes over everything.
-const PASSES: usize = 2;
+/// Values of a cache line.
+const LINE: usize = 16;
+/// Most passes over everything, and how long passes are begun: on a busy machine one takes long enough.
+const PASSES: usize = 4;
+const PASSING: Duration = Duration::from_millis(1200);
 /// Main memory is measured on at least this much, and at most the other.
 const DRAM_LEAST: u64 = 64 << 20;
 const DRAM_MOST: u64 = 1 << 30;
@@ -51,7 +55,10 @@ pub fn probe(tell: &dyn Fn(f64)) -> Machine {
         done += 1;
         tell(done as f64 / parts as f64);
     };
-    for _ in 0..PASSES {
+    for pass in 0..PASSES {
+        if pass > 0 && start.elapsed() > PASSING {
+            break;
+        }
         for (bench, reach) in pools.iter_mut().zip(&mut reach) {
             for &isa in &isas {
                 let rates = bench.arithmetic(isa);
@@ -82,10 +89,8 @@ pub fn probe(tell: &dyn Fn(f64)) -> Machine {
             reach.fork_join_s = if reach.fork_join_s > 0.0 { reach.fork_join_s.min(cost) } else { cost };
         }
     }
-    // Threads that could not be made to run together tell nothing; neither does a wider bench that was slower than a narrow one.
-    if let [one, many] = &mut reach[..] {
-        settle(one, many);
-    }
+    tell(1.0);
+    settle(&mut reach);
     bursts.sort_by(f64::total_cmp);
     let middle = bursts.get(bursts.len() / 2).copied().unwrap_or(0.0);
     let steadiness = bursts.last().filter(|b| **b > 0.0).map_or(0.0, |best| middle / best);
@@ -100,14 +105,28 @@ pub fn probe(tell: &dyn Fn(f64)) -> Machine {
     }
 }
 
-/// More threads reach at least what one does.
-fn settle(one: &Reach, many: &mut Reach) {
-    for (a, b) in one.peaks.iter().zip(&mut many.peaks) {
-        b.madds_per_s = b.madds_per_s.max(a.madds_per_s);
+/// Makes the figures agree: several threads together reach at least what one does, one alone at least its part of what several do, and
+/// a level at least what the next one farther away does.
+fn settle(reach: &mut [Reach]) {
+    fn agree(one: &mut f64, many: &mut f64, threads: usize) {
+        *many = many.max(*one);
+        *one = one.max(*many / threads as f64);
     }
-    for (a, b) in one.memory.iter().zip(&mut many.memory) {
-        b.read_bytes_per_s = b.read_bytes_per_s.max(a.read_bytes_per_s);
-        b.copy_bytes_per_s = b.copy_bytes_per_s.max(a.copy_bytes_per_s);
+    for r in &mut *reach {
+        for k in (1..r.memory.len()).rev() {
+            let (near, far) = r.memory.split_at_mut(k);
+            near[k - 1].read_bytes_per_s = near[k - 1].read_bytes_per_s.max(far[0].read_bytes_per_s);
+            near[k - 1].copy_bytes_per_s = near[k - 1].copy_bytes_per_s.max(far[0].copy_bytes_per_s);
+        }
+    }
+    if let [one, many] = reach {
+        for (a, b) in one.peaks.iter_mut().zip(&mut many.peaks) {
+            agree(&mut a.madds_per_s, &mut b.madds_per_s, many.threads);
+        }
+        for (a, b) in one.memory.iter_mut().zip(&mut many.memory) {
+            agree(&mut a.read_bytes_per_s, &mut b.read_bytes_per_s, many.threads);
+            agree(&mut a.copy_bytes_per_s, &mut b.copy_bytes_per_s, many.threads);
+        }
     }
 }
 
@@ -141,7 +160,7 @@ impl Bench {
             }
         });
         let threads = pool.threads();
-        let each = (dram as usize / 4 / threads).next_multiple_of(2 * STRIDE);
+        let each = (dram as usize / 4 / threads).next_multiple_of(2 * STRIDE) + LINE;
         Bench { pool, threads, buffers: (0..threads).map(|_| Mutex::new(vec![1.0; each])).collect() }
     }
 
@@ -151,7 +170,7 @@ impl Bench {
         let _active = self.pool.activate();
         let (start, mut rates) = (Instant::now(), Vec::new());
         let mut bursts = 0;
-        while bursts < 3 || start.elapsed() < time {
+        while bursts == 0 || start.elapsed() < if bursts < 3 { 4 * time } else { time } {
             bursts += 1;
             let (here, missed) = (AtomicUsize::new(0), AtomicBool::new(false));
             let nanos: Vec<AtomicU64> = (0..self.threads).map(|_| AtomicU64::new(0)).collect();
@@ -175,7 +194,7 @@ impl Bench {
 
     fn arithmetic(&self, isa: Isa) -> Vec<f64> {
         let with = |f: &(dyn Fn(usize) -> usize + Sync)| self.rates(ARITHMETIC / 3, &|_| f(BURST_ROUNDS) as f64);
-        let mut rates = with(&|rounds| dispatch(isa, Fma::<6> { rounds: 2 * rounds }));
+        let mut rates = with(&|rounds| dispatch(isa, Fma::<3> { rounds: 3 * rounds }));
         rates.extend(with(&|rounds| dispatch(isa, Fma::<10> { rounds })));
         rates.extend(with(&|rounds| dispatch(isa, Fma::<12> { rounds })));
         // Of the number of chains that does best: the others' rates say nothing about the machine.
@@ -195,7 +214,8 @@ impl Bench {
         let best = |rates: Vec<f64>| rates.into_iter().fold(0.0, f64::max);
         let read = best(self.rates(time / 2, &|t| {
             let buffer = lock(t);
-            let part = &buffer[..each.min(buffer.len())];
+            let at = aligned(&buffer);
+            let part = &buffer[at..at + each.min(buffer.len() - LINE)];
             for _ in 0..passes {
                 std::hint::black_box(dispatch(isa, Read(std::hint::black_box(part))));
             }
@@ -203,9 +223,9 @@ impl Bench {
         }));
         let copy = best(self.rates(time / 2, &|t| {
             let mut buffer = lock(t);
-            let each = each.min(buffer.len());
+            let (at, each) = (aligned(&buffer), each.min(buffer.len() - LINE));
             // Not a multiple of a page apart: some cores then take a load for one of the store before it.
-            let (from, to) = buffer[..each].split_at_mut(each / 2);
+            let (from, to) = buffer[at..at + each].split_at_mut(each / 2);
             let (from, to) = (&from[..each / 2 - STRIDE], &mut to[STRIDE..]);
             for _ in 0..passes {
                 dispatch(isa, Copy(std::hint::black_box(from), std::hint::black_box(to)));
@@ -241,10 +261,18 @@ impl Bench {
             let took = start.elapsed().as_secs_f64() / f64::from(JOINS);
             (took, missed.load(Ordering::Relaxed))
         };
-        let batches: Vec<(f64, bool)> = (0..24).map(|_| batch()).collect();
+        let (start, mut batches) = (Instant::now(), Vec::new());
+        while batches.len() < 2 || (batches.len() < 24 && start.elapsed() < CACHED) {
+            batches.push(batch());
+        }
         let least = |all: bool| batches.iter().filter(|b| all || !b.1).map(|b| b.0).fold(f64::INFINITY, f64::min);
         if least(false).is_finite() { least(false) } else { least(true) }
     }
+}
+
+/// The first value of a buffer that begins a cache line: vectors that cross lines are slower, and packed data does not.
+fn aligned(buffer: &[f32]) -> usize {
+    buffer.as_ptr().align_offset(4 * LINE).min(LINE)
 }
 
 /// Waits until all have come; whether they did.
@@ -367,6 +395,24 @@ mod tests {
         let rates: Vec<(u64, f64)> = rates.iter().map(|&(k, r)| (kib(k), r)).collect();
         assert_eq!(levels_in(&rates), [kib(32), kib(256)]);
         assert!(levels_in(&[(kib(8), 10.0), (kib(16), 10.0)]).is_empty());
+    }
+
+    #[test]
+    fn figures_are_made_to_agree() {
+        let reach = |threads, peak, memory: &[f64]| Reach {
+            threads,
+            peaks: vec![Peak { isa: "x".into(), dtype: "float32".into(), madds_per_s: peak }],
+            memory: (memory.iter().zip([Level::Cache(1), Level::Cache(2), Level::Dram]))
+                .map(|(&v, level)| Bandwidth { level, read_bytes_per_s: v, copy_bytes_per_s: v, buffer_bytes: 1 })
+                .collect(),
+            fork_join_s: 0.0,
+        };
+        let mut both = vec![reach(1, 10.0, &[50.0, 60.0, 8.0]), reach(4, 60.0, &[100.0, 90.0, 7.0])];
+        settle(&mut both);
+        let read = |r: &Reach| r.memory.iter().map(|b| b.read_bytes_per_s).collect::<Vec<_>>();
+        assert_eq!((both[0].peaks[0].madds_per_s, both[1].peaks[0].madds_per_s), (15.0, 60.0));
+        assert_eq!(read(&both[0]), [60.0, 60.0, 8.0]);
+        assert_eq!(read(&both[1]), [100.0, 90.0, 8.0]);
     }
 
     /// What must hold on any machine, however busy.

@@ -2,7 +2,8 @@
 //!
 //! A step's time is bounded by each of: its arithmetic at the probed peak (with the algorithm that needs the fewest
 //! multiplications), its compulsory bytes at the bandwidth of the level they live in, and, for what is tiny, the cost of a
-//! fork-join or of looking at the clock. The largest is *attainable*. Activations live in the nearest level that holds all the
+//! fork-join or of looking at the clock. The largest is *attainable*; where one thread alone, without a fork-join, can be faster, its
+//! largest is. Activations live in the nearest level that holds all the
 //! step's bytes, since the step before has just written them; weights in the nearest one that holds all the model's weights and its
 //! peak of activations, since a whole inference lies between two uses. The *floor* leaves the overhead out.
 
@@ -68,6 +69,8 @@ pub struct Ceilings {
     pub shelves: Vec<Shelf>,
     /// Seconds of a fork-join, or of a clock reading where there is one thread.
     pub overhead_s: f64,
+    /// Those of one thread, where there are more.
+    pub alone: Option<Box<Ceilings>>,
 }
 
 impl Ceilings {
@@ -103,6 +106,7 @@ impl Ceilings {
             peak_madds_per_s,
             shelves,
             overhead_s: fork_join.max(machine.timer_s),
+            alone: if threads > 1 { Ceilings::of(machine, isa, 1).map(Box::new) } else { None },
         })
     }
 
@@ -118,6 +122,10 @@ impl Ceilings {
 
     /// The least time of a step, in a model that keeps `resident_bytes` (weights and peak of activations) going.
     pub fn roof(&self, demand: &Demand, resident_bytes: u64) -> Roof {
+        if demand.bytes() == 0 && demand.best_madds == 0 && demand.other_flops == 0 {
+            // A view: there is nothing to do.
+            return Roof { bound: Bound::Overhead, attainable_s: 0.0, floor_s: 0.0 };
+        }
         // One operation of another kind takes the place of a multiply-add's half, as FLOPs are counted.
         let compute_s = (demand.best_madds as f64 + demand.other_flops as f64 / 2.0) / self.peak_madds_per_s;
         let near = self.shelf(demand.bytes());
@@ -135,7 +143,11 @@ impl Ceilings {
         } else {
             Bound::Memory(level)
         };
-        Roof { bound, attainable_s: floor_s.max(self.overhead_s), floor_s }
+        let roof = Roof { bound, attainable_s: floor_s.max(self.overhead_s), floor_s };
+        match self.alone.as_ref().map(|c| c.roof(demand, resident_bytes)) {
+            Some(one) if one.attainable_s < roof.attainable_s => Roof { attainable_s: one.attainable_s, ..roof },
+            _ => roof,
+        }
     }
 }
 
@@ -249,6 +261,13 @@ pub(crate) mod tests {
         assert_eq!((c.shelves[0].bytes, c.shelves[1].bytes), (96 << 10, 1 << 20));
         assert_eq!(c.shelf(97 << 10).level, Level::Cache(2));
         assert_eq!(c.shelf(u64::MAX).level, Level::Dram);
+        // Too small to split: 1000 MAdds take one thread 100 ns, and handing them out would take a microsecond.
+        let roof = c.roof(&demand(1000, 0, 0, 0), 0);
+        assert_eq!(roof.bound, Bound::Overhead);
+        close(roof.attainable_s, 1e-7);
+        close(roof.floor_s, 1e-7 / 3.0);
+        // A view is nothing.
+        assert_eq!(c.roof(&demand(0, 0, 0, 0), 0).attainable_s, 0.0);
         close(Ceilings::of(&m, "fake", 9).unwrap().peak_madds_per_s, 30e9);
         assert!(Ceilings::of(&m, "mmx", 1).is_none());
         close(c.ridge(&c.shelves[2]), 2.0);

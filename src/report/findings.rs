@@ -282,16 +282,14 @@ fn bounds(report: &Report, out: &mut Vec<String>) {
     let total: f64 = r.by_bound.iter().filter_map(|b| b.ms).sum();
     let part = |b: &super::roofline::ByBound| {
         let ms = b.ms.filter(|ms| *ms >= WORTH * total && *ms > 0.0)?;
+        let share = percent(ms / total);
         let what = match b.bound {
-            Bound::Compute => "steps bound by arithmetic".to_string(),
-            Bound::Memory(level) => format!("steps bound by {}", level.name()),
-            Bound::Overhead => "steps too small for either".to_string(),
+            Bound::Compute => "arithmetic".to_string(),
+            Bound::Memory(level) => level.name(),
+            Bound::Overhead => return Some(format!("steps with hardly any work take {share} of it")),
         };
-        Some(format!(
-            "{what} take {} of it at {} of what is attainable",
-            percent(ms / total),
-            percent(b.attainable_ms / ms)
-        ))
+        let reached = percent(b.attainable_ms / ms);
+        Some(format!("steps bound by {what} take {share} of it at {reached} of what is attainable"))
     };
     let parts: Vec<String> = r.by_bound.iter().filter_map(part).collect();
     if !parts.is_empty() {

@@ -177,8 +177,11 @@ impl Layer {
             attainable_ms: None,
         }
     }
-    /// Attainable ÷ measured time of the optimized path: 1 at the ceiling.
+    /// Attainable ÷ measured time of the optimized path: 1 at the ceiling. Times near the cost of measuring them have none.
     pub fn efficiency(&self) -> Option<f64> {
+        if self.bound == Some(Bound::Overhead) {
+            return None;
+        }
         let ms = self.optimized.ms().filter(|ms| *ms > 0.0)?;
         Some(self.attainable_ms? / ms)
     }

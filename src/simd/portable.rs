@@ -9,18 +9,31 @@ pub const PORTABLE_MR: usize = 2;
 #[derive(Clone, Copy, Debug)]
 pub struct Portable<const L: usize>;
 
+/// One value per lane. `std::array::from_fn` is not inlined where crates are compiled unit by unit, and a call per lane costs the
+/// portable path most of its speed.
+#[inline(always)]
+fn lanes<T: Copy + Default, const L: usize>(f: impl Fn(usize) -> T) -> [T; L] {
+    let mut out = [T::default(); L];
+    let mut i = 0;
+    while i < L {
+        out[i] = f(i);
+        i += 1;
+    }
+    out
+}
+
 impl<const L: usize> Portable<L> {
     #[inline(always)]
     fn map(self, a: [f32; L], f: impl Fn(f32) -> f32) -> [f32; L] {
-        std::array::from_fn(|i| f(a[i]))
+        lanes(|i| f(a[i]))
     }
     #[inline(always)]
     fn zip(self, a: [f32; L], b: [f32; L], f: impl Fn(f32, f32) -> f32) -> [f32; L] {
-        std::array::from_fn(|i| f(a[i], b[i]))
+        lanes(|i| f(a[i], b[i]))
     }
     #[inline(always)]
     fn zip_int(self, a: [i32; L], b: [i32; L], f: impl Fn(i32, i32) -> i32) -> [i32; L] {
-        std::array::from_fn(|i| f(a[i], b[i]))
+        lanes(|i| f(a[i], b[i]))
     }
 }
 
@@ -53,7 +66,7 @@ impl<const L: usize> Simd for Portable<L> {
     #[inline(always)]
     unsafe fn load_n_ptr(self, p: *const f32, n: usize) -> [f32; L] {
         // SAFETY: only indices below n, vouched for by the caller, are read.
-        std::array::from_fn(|i| if i < n { unsafe { p.add(i).read() } } else { 0.0 })
+        lanes(|i| if i < n { unsafe { p.add(i).read() } } else { 0.0 })
     }
     #[inline(always)]
     unsafe fn store_n_ptr(self, p: *mut f32, v: [f32; L], n: usize) {
@@ -86,7 +99,7 @@ impl<const L: usize> Simd for Portable<L> {
     }
     #[inline(always)]
     fn fma(self, a: [f32; L], b: [f32; L], c: [f32; L]) -> [f32; L] {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
+        lanes(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]
     fn min(self, a: [f32; L], b: [f32; L]) -> [f32; L] {
@@ -124,19 +137,19 @@ impl<const L: usize> Simd for Portable<L> {
     }
     #[inline(always)]
     fn lt(self, a: [f32; L], b: [f32; L]) -> [bool; L] {
-        std::array::from_fn(|i| a[i] < b[i])
+        lanes(|i| a[i] < b[i])
     }
     #[inline(always)]
     fn le(self, a: [f32; L], b: [f32; L]) -> [bool; L] {
-        std::array::from_fn(|i| a[i] <= b[i])
+        lanes(|i| a[i] <= b[i])
     }
     #[inline(always)]
     fn eq(self, a: [f32; L], b: [f32; L]) -> [bool; L] {
-        std::array::from_fn(|i| a[i] == b[i])
+        lanes(|i| a[i] == b[i])
     }
     #[inline(always)]
     fn select(self, m: [bool; L], a: [f32; L], b: [f32; L]) -> [f32; L] {
-        std::array::from_fn(|i| if m[i] { a[i] } else { b[i] })
+        lanes(|i| if m[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
     fn reduce_add(self, mut a: [f32; L]) -> f32 {
@@ -155,19 +168,19 @@ impl<const L: usize> Simd for Portable<L> {
     }
     #[inline(always)]
     fn to_int(self, a: [f32; L]) -> [i32; L] {
-        std::array::from_fn(|i| a[i] as i32)
+        lanes(|i| a[i] as i32)
     }
     #[inline(always)]
     fn to_float(self, a: [i32; L]) -> [f32; L] {
-        std::array::from_fn(|i| a[i] as f32)
+        lanes(|i| a[i] as f32)
     }
     #[inline(always)]
     fn to_bits(self, a: [f32; L]) -> [i32; L] {
-        std::array::from_fn(|i| a[i].to_bits() as i32)
+        lanes(|i| a[i].to_bits() as i32)
     }
     #[inline(always)]
     fn bits_to_float(self, a: [i32; L]) -> [f32; L] {
-        std::array::from_fn(|i| f32::from_bits(a[i] as u32))
+        lanes(|i| f32::from_bits(a[i] as u32))
     }
     #[inline(always)]
     fn splat_int(self, x: i32) -> [i32; L] {
@@ -175,11 +188,11 @@ impl<const L: usize> Simd for Portable<L> {
     }
     #[inline(always)]
     fn load_int(self, x: &[i32]) -> [i32; L] {
-        std::array::from_fn(|i| x[i])
+        lanes(|i| x[i])
     }
     #[inline(always)]
     fn permute(self, a: [f32; L], index: [i32; L]) -> [f32; L] {
-        std::array::from_fn(|i| a[index[i] as usize % L])
+        lanes(|i| a[index[i] as usize % L])
     }
     #[inline(always)]
     fn add_int(self, a: [i32; L], b: [i32; L]) -> [i32; L] {
@@ -195,10 +208,10 @@ impl<const L: usize> Simd for Portable<L> {
     }
     #[inline(always)]
     fn shl_int<const N: i32>(self, a: [i32; L]) -> [i32; L] {
-        std::array::from_fn(|i| a[i] << N)
+        lanes(|i| a[i] << N)
     }
     #[inline(always)]
     fn shr_int<const N: i32>(self, a: [i32; L]) -> [i32; L] {
-        std::array::from_fn(|i| a[i] >> N)
+        lanes(|i| a[i] >> N)
     }
 }
