@@ -37,8 +37,13 @@ pub fn run(args: &KernelsArgs) -> Result<u8> {
     let (threads, isa) = (session.threads(), session.isa());
     let inputs = if args.no_run { None } else { made_up(&model, quiet) };
     let measured = inputs.map(|inputs| measure(session, args, inputs)).transpose()?;
-    let grid =
-        grid(&loaded.name, &rows, measured.as_ref(), &format!("{}, {isa} kernels", plural(threads, "thread")), ceilings.as_ref());
+    let grid = grid(
+        &loaded.name,
+        &rows,
+        measured.as_ref(),
+        &format!("{}, {isa} kernels", plural(threads, "thread")),
+        ceilings.as_ref(),
+    );
     output::show_grid(&grid, &args.output)?;
     Ok(FINE)
 }

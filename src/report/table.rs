@@ -48,6 +48,8 @@ fn draw(titles: &[&str], rows: &[Vec<String>], right: &[bool], gap: usize) -> St
 
 /// Narrowest a column of words becomes.
 const WORDS_MIN: usize = 10;
+/// By how much the first of them stays wider than the others.
+const NAME_MORE: usize = 14;
 
 /// A plain table of strings that fits `width`: left-aligned columns give way, the widest first.
 pub fn simple(titles: &[&str], rows: &[Vec<String>], right: &[bool], width: usize) -> String {
@@ -55,8 +57,15 @@ pub fn simple(titles: &[&str], rows: &[Vec<String>], right: &[bool], width: usiz
     let widths: Vec<usize> = (0..titles.len()).map(|i| column_width(titles[i], &rows, i)).collect();
     let mut room = widths.clone();
     let words = |i: &usize| !right.get(*i).copied().unwrap_or(false);
+    // What names a row stays longer than what is said of it.
+    let named = (0..titles.len()).find(words);
+    let more = |i: usize| if named == Some(i) { NAME_MORE } else { 0 };
     while room.iter().sum::<usize>() + 2 * titles.len() > width {
-        match (0..titles.len()).filter(words).filter(|&i| room[i] > WORDS_MIN).max_by_key(|&i| room[i]) {
+        match (0..titles.len())
+            .filter(words)
+            .filter(|&i| room[i] > WORDS_MIN)
+            .max_by_key(|&i| room[i].saturating_sub(more(i)))
+        {
             Some(i) => room[i] -= 1,
             None => break,
         }
