@@ -8,7 +8,7 @@ use madd_prof::engine::pool::Pool;
 use madd_prof::kernels::conv_blocked::{Conv, ConvShape, SrcLayout};
 use madd_prof::kernels::epilogue::Act;
 use madd_prof::kernels::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
-use madd_prof::kernels::gemv::{Order, gemv};
+use madd_prof::kernels::gemv::{After, Order, gemv};
 use madd_prof::simd::{Isa, Simd, SimdOp, dispatch};
 use std::hint::black_box;
 use std::time::Instant;
@@ -71,9 +71,10 @@ fn product(isa: Isa, name: &str, shape: GemmShape, packed: bool, transposed: boo
 }
 
 fn vector(isa: Isa, name: &str, k: usize, n: usize, order: Order) -> Case {
-    let (x, w, mut dst) = (values(k), values(k * n), vec![0.0; n]);
-    let run =
-        Box::new(move |pool: &Pool| gemv(pool, isa, (1, k, n), &x, black_box(&w), order, None, Act::None, &mut dst));
+    let (x, mut dst) = (values(k), vec![0.0; n]);
+    let w: Vec<u8> = values(k * n).iter().flat_map(|v| v.to_ne_bytes()).collect();
+    let after = After { alpha: 1.0, bias: None, residual: None, act: Act::None };
+    let run = Box::new(move |pool: &Pool| gemv(pool, isa, (1, k, n), &x, black_box(&w), order, after, &mut dst));
     Case { name: name.into(), madds: k * n, run, times: Vec::new() }
 }
 

@@ -338,6 +338,84 @@ fn fused_models() -> Vec<Model> {
         all.push(d.done(&["y"]));
     }
     all.extend(channel_models());
+    all.extend(attention_models());
+    // Recurrent layers: both ways, with and without first states, batches on both sides of the vector kernel's bound.
+    for (op, gates) in [("LSTM", 4usize), ("GRU", 3), ("RNN", 1)] {
+        for (batch, hidden, way, late) in
+            [(1usize, 20usize, "forward", 0), (2, 16, "bidirectional", 1), (6, 33, "reverse", 0)]
+        {
+            let (ways, size) = (if way == "bidirectional" { 2 } else { 1 }, 13);
+            let mut d = Draft::new(&format!("{op} {way}, batch {batch}, hidden {hidden}"));
+            d.input("x", f(&[7, batch, size], 1))
+                .input("h0", f(&[ways, batch, hidden], 2))
+                .input("c0", f(&[ways, batch, hidden], 3));
+            d.constant("w", f(&[ways, gates * hidden, size], 4)).constant("r", f(&[ways, gates * hidden, hidden], 5));
+            d.constant("b", f(&[ways, 2 * gates * hidden], 6));
+            let mut attrs = vec![("hidden_size", Attr::Int(hidden as i64)), ("direction", Attr::Str(way.into()))];
+            if op == "GRU" {
+                attrs.push(("linear_before_reset", Attr::Int(late)));
+            }
+            let inputs: &[&str] = match (op, batch) {
+                (_, 1) => &["x", "w", "r"],
+                ("LSTM", _) => &["x", "w", "r", "b", "", "h0", "c0"],
+                _ => &["x", "w", "r", "b", "", "h0"],
+            };
+            let outputs: &[&str] = if op == "LSTM" { &["y", "h", "c"] } else { &["y", "h"] };
+            d.node(op, inputs, outputs, &attrs);
+            if batch == 1 {
+                d.node("Add", &["h0", "c0"], &["unused"], &[]);
+            } else if op != "LSTM" {
+                d.node("Neg", &["c0"], &["unused"], &[]);
+            }
+            all.push(d.done(outputs));
+        }
+    }
+    // Dynamic quantisation as ONNX Runtime's tool writes it, two products of the same data.
+    for (m, k, n) in [(1usize, 40usize, 70usize), (9, 64, 33)] {
+        let bytes = |len: usize, step: usize| (0..len).map(|i| (i * step % 251) as u8).collect::<Vec<u8>>();
+        let mut d = Draft::new(&format!("dynamic quantisation {m}x{k}x{n}"));
+        d.input("x", f(&[1, m, k], 1))
+            .constant("b", f(&[n], 2))
+            .constant("ws", scalar(0.01))
+            .constant("vs", positive(&[n], 3));
+        d.constant("w", Tensor::from_vec(bytes(k * n, 37), &[k, n]).unwrap());
+        d.constant("wz", Tensor::from_vec(vec![120u8], &[]).unwrap());
+        let signed: Vec<i8> = bytes(k * n, 91).into_iter().map(|b| b as i8).collect();
+        d.constant("v", Tensor::from_vec(signed, &[k, n]).unwrap());
+        d.constant("vz", Tensor::from_vec(vec![0i8; n], &[n]).unwrap());
+        d.node("DynamicQuantizeLinear", &["x"], &["q", "s", "z"], &[]);
+        for (w, out) in [("w", "y"), ("v", "u")] {
+            let name = |x: &str| format!("{w}_{x}");
+            let (zero, scale) = (format!("{w}z"), format!("{w}s"));
+            d.node("MatMulInteger", &["q", w, "z", &zero], &[&name("i")], &[]);
+            d.node("Cast", &[&name("i")], &[&name("f")], &[("to", Attr::Int(1))]);
+            d.node("Mul", &["s", &scale], &[&name("s")], &[]).node(
+                "Mul",
+                &[&name("f"), &name("s")],
+                &[&name("y")],
+                &[],
+            );
+            d.node("Add", &[&name("y"), "b"], &[&name("b")], &[]).node("Relu", &[&name("b")], &[out], &[]);
+        }
+        all.push(d.done(&["y", "u"]));
+    }
+    // Layer norm as exporters write it, with and without its weights, read again behind.
+    for (square, weights) in [("Pow", true), ("Mul", true), ("Pow", false)] {
+        let mut d = Draft::new(&format!("layer norm in nodes, {square}, weights={weights}"));
+        d.input("x", f(&[2, 7, 48], 1)).constant("w", f(&[48], 2)).constant("b", f(&[48], 3));
+        d.constant("two", scalar(2.0)).constant("e", scalar(1e-5)).constant("axes", sample::ints(&[-1]));
+        d.node("ReduceMean", &["x", "axes"], &["m"], &[]).node("Sub", &["x", "m"], &["c"], &[]);
+        d.node(square, if square == "Pow" { &["c", "two"] } else { &["c", "c"] }, &["s"], &[]);
+        d.node("ReduceMean", &["s", "axes"], &["v"], &[]).node("Add", &["v", "e"], &["ve"], &[]);
+        d.node("Sqrt", &["ve"], &["r"], &[]).node("Div", &["c", "r"], &["n"], &[]);
+        if weights {
+            d.node("Mul", &["n", "w"], &["nw"], &[]).node("Add", &["nw", "b"], &["y"], &[]);
+            d.node("Add", &["y", "x"], &["z"], &[]);
+            all.push(d.done(&["z", "y"]));
+        } else {
+            all.push(d.done(&["n"]));
+        }
+    }
     // RMS norm as exporters write it.
     let mut d = Draft::new("rms norm");
     d.input("x", f(&[2, 7, 48], 1)).constant("w", f(&[48], 2)).constant("two", scalar(2.0)).constant("e", scalar(1e-5));
@@ -414,6 +492,155 @@ fn channel_models() -> Vec<Model> {
             all.push(d.done(&["m", "o", "r", "z"]));
         }
     }
+    all
+}
+
+/// Attention as exporters write it: heads moved by Reshape and Transpose, factors and masks in every place, keys shared by groups of
+/// heads, causal, with few queries, and with something else reading what lies between.
+fn attention_models() -> Vec<Model> {
+    let f = sample::floats;
+    let ints = |v: &[i64]| Attr::Ints(v.to_vec());
+    let perm = |v: &[i64]| [("perm", Attr::Ints(v.to_vec()))];
+    let last = [("axis", Attr::Int(-1))];
+    let mut all = Vec::new();
+    // batch, heads, queries, keys, dim
+    let sizes =
+        [(1i64, 2i64, 5i64, 5i64, 8i64), (2, 3, 17, 17, 20), (2, 4, 1, 33, 16), (1, 2, 40, 40, 64), (2, 2, 9, 21, 7)];
+    for (b, h, s, t, e) in sizes {
+        let u = |v: i64| v as usize;
+        for mask in ["none", "keys", "full", "causal", "two", "guarded"] {
+            for style in ["apart", "fused", "scaled", "flat"] {
+                if style == "fused" && s != t {
+                    continue;
+                }
+                let mut d = Draft::new(&format!("attention {b}x{h}x{s}x{t}x{e}, mask {mask}, {style}"));
+                let heads = |d: &mut Draft, x: &str, y: &str, n: i64, order: &[i64]| {
+                    d.constant(&format!("{y}_dims"), sample::ints(&[b, n, h, e]));
+                    d.node("Reshape", &[x, &format!("{y}_dims")], &[&format!("{y}_4")], &[]);
+                    d.node("Transpose", &[&format!("{y}_4")], &[y], &perm(order));
+                };
+                if style == "fused" {
+                    d.input("x", f(&[u(b), u(s), u(3 * h * e)], 1))
+                        .constant("parts", sample::ints(&[h * e, h * e, h * e]));
+                    d.node("Split", &["x", "parts"], &["qx", "kx", "vx"], &[("axis", Attr::Int(2))]);
+                } else {
+                    d.input("qx", f(&[u(b), u(s), u(h * e)], 1));
+                    d.input("kx", f(&[u(b), u(t), u(h * e)], 2)).input("vx", f(&[u(b), u(t), u(h * e)], 3));
+                }
+                heads(&mut d, "qx", "q", s, &[0, 2, 1, 3]);
+                heads(&mut d, "kx", "k", t, &[0, 2, 3, 1]);
+                heads(&mut d, "vx", "v", t, &[0, 2, 1, 3]);
+                d.constant("c", Tensor::scalar(0.35f32)).constant("root", Tensor::scalar(0.6f32));
+                let mut at = "qk";
+                if style == "scaled" {
+                    d.node("Mul", &["q", "root"], &["qs"], &[]).node("Mul", &["root", "k"], &["ks"], &[]);
+                    d.node("MatMul", &["qs", "ks"], &["qk"], &[]);
+                } else {
+                    d.node("MatMul", &["q", "k"], &["raw"], &[]);
+                    d.node(if s % 2 == 0 { "Mul" } else { "Div" }, &["raw", "c"], &["qk"], &[]);
+                }
+                let hidden = |i: usize, j: usize, low: f32| if j + u(s) > i + u(t) { low } else { 0.0 };
+                match mask {
+                    "keys" => {
+                        d.input("m", f(&[u(b), 1, 1, u(t)], 4));
+                        d.node("Add", &[at, "m"], &["masked"], &[]);
+                        at = "masked";
+                    }
+                    "full" => {
+                        d.constant("m", f(&[1, u(h), u(s), u(t)], 5));
+                        d.node("Add", &["m", at], &["masked"], &[]);
+                        at = "masked";
+                    }
+                    "causal" => {
+                        let plane = (0..u(s * t)).map(|i| hidden(i / u(t), i % u(t), f32::MIN)).collect();
+                        d.constant("m", Tensor::from_vec(plane, &[1, 1, u(s), u(t)]).unwrap());
+                        d.node("Add", &[at, "m"], &["masked"], &[]);
+                        at = "masked";
+                    }
+                    "two" => {
+                        d.constant("m", f(&[u(h), u(s), u(t)], 6)).constant("n", f(&[u(b), 1, u(s), 1], 7));
+                        d.node("Add", &[at, "m"], &["one"], &[]).node("Add", &["one", "n"], &["masked"], &[]);
+                        at = "masked";
+                    }
+                    "guarded" => {
+                        let plane = (0..u(s * t)).map(|i| if i < u(t) { f32::NEG_INFINITY } else { 0.1 }).collect();
+                        d.input("m", Tensor::from_vec(plane, &[1, 1, u(s), u(t)]).unwrap());
+                        d.node("Add", &[at, "m"], &["masked"], &[]);
+                        at = "masked";
+                    }
+                    _ => {}
+                }
+                d.node("Softmax", &[at], &["p"], &last);
+                let mut p = "p";
+                if mask == "guarded" {
+                    d.constant("zero", Tensor::scalar(0f32));
+                    d.node("IsNaN", &["p"], &["nan"], &[]).node("Where", &["nan", "zero", "p"], &["safe"], &[]);
+                    p = "safe";
+                }
+                if style == "flat" {
+                    d.constant("p3", sample::ints(&[b * h, s, t])).constant("v3", sample::ints(&[b * h, t, e]));
+                    d.constant("o4", sample::ints(&[b, h, s, e]));
+                    d.node("Reshape", &[p, "p3"], &["pf"], &[]).node("Reshape", &["v", "v3"], &["vf"], &[]);
+                    d.node("MatMul", &["pf", "vf"], &["of"], &[]).node("Reshape", &["of", "o4"], &["o"], &[]);
+                } else {
+                    d.node("MatMul", &[p, "v"], &["o"], &[]);
+                }
+                d.constant("rows", sample::ints(&[b, s, h * e]));
+                d.node("Transpose", &["o"], &["ot"], &perm(&[0, 2, 1, 3])).node(
+                    "Reshape",
+                    &["ot", "rows"],
+                    &["y"],
+                    &[],
+                );
+                // Sometimes what was moved is wanted elsewhere too (a cache of keys and values).
+                if h == 3 {
+                    all.push(d.done(&["y", "k", "v"]));
+                } else {
+                    all.push(d.done(&["y"]));
+                }
+            }
+        }
+        // Keys and values of one group of heads, repeated by Expand.
+        let mut d = Draft::new(&format!("attention in groups {b}x{h}x{s}x{t}x{e}"));
+        let g = 2i64;
+        d.input("q", f(&[u(b), u(g * h), u(s), u(e)], 1));
+        d.input("k", f(&[u(b), u(g), u(t), u(e)], 2)).input("v", f(&[u(b), u(g), u(t), u(e)], 3));
+        d.constant("axes", sample::ints(&[2])).constant("wide", sample::ints(&[b, g, h, t, e]));
+        d.constant("all", sample::ints(&[b, g * h, t, e]));
+        for (x, y) in [("k", "ka"), ("v", "va")] {
+            let (one, many) = (format!("{x}1"), format!("{x}2"));
+            d.node("Unsqueeze", &[x, "axes"], &[&one], &[]).node("Expand", &[&one, "wide"], &[&many], &[]);
+            d.node("Reshape", &[&many, "all"], &[y], &[]);
+        }
+        d.node("Transpose", &["ka"], &["kt"], &perm(&[0, 1, 3, 2])).node("MatMul", &["q", "kt"], &["qk"], &[]);
+        d.node("Softmax", &["qk"], &["p"], &last).node("MatMul", &["p", "va"], &["y"], &[]);
+        all.push(d.done(&["y"]));
+    }
+    // A head picked out of joined projections, positions first (as torch's own module writes it).
+    let mut d = Draft::new("attention, positions first");
+    let (s, h, e) = (11i64, 2i64, 24i64);
+    d.input("x", f(&[11, 1, 3 * 48], 1)).constant("split", sample::ints(&[s, 1, 3, h * e]));
+    d.constant("first", sample::ints(&[0]))
+        .constant("third", sample::ints(&[3]))
+        .constant("root", Tensor::scalar(0.4f32));
+    d.constant("heads", sample::ints(&[s, h, e])).constant("four", sample::ints(&[1, h, s, e]));
+    d.constant("rows", sample::ints(&[s, h * e]));
+    d.node("Reshape", &["x", "split"], &["x4"], &[]).node("Unsqueeze", &["x4", "first"], &["x5"], &[]);
+    d.node("Transpose", &["x5"], &["xt"], &perm(&[3, 1, 2, 0, 4])).node("Squeeze", &["xt", "third"], &["x3"], &[]);
+    for (i, n) in ["q", "k", "v"].iter().enumerate() {
+        let name = |x: &str| format!("{n}{x}");
+        d.constant(&name("i"), Tensor::scalar(i as i64));
+        d.node("Gather", &["x3", &name("i")], &[&name("g")], &[("axis", Attr::Int(0))]);
+        d.node("Reshape", &[&name("g"), "heads"], &[&name("h")], &[]);
+        d.node("Transpose", &[&name("h")], &[&name("moved")], &perm(&[1, 0, 2]));
+        d.node("Reshape", &[&name("moved"), "four"], &[n], &[]);
+    }
+    d.node("Transpose", &["k"], &["kt"], &perm(&[0, 1, 3, 2]));
+    d.node("Mul", &["q", "root"], &["qs"], &[]).node("Mul", &["kt", "root"], &["ks"], &[]);
+    d.node("MatMul", &["qs", "ks"], &["qk"], &[]).node("Softmax", &["qk"], &["p"], &last);
+    d.node("MatMul", &["p", "v"], &["o"], &[]).node("Transpose", &["o"], &["ot"], &[("perm", ints(&[2, 0, 1, 3]))]);
+    d.node("Reshape", &["ot", "rows"], &["y"], &[]);
+    all.push(d.done(&["y"]));
     all
 }
 

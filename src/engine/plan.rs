@@ -422,8 +422,9 @@ impl Plan {
     pub(super) fn new(graph: &Arc<Graph>, options: &Options) -> Result<Plan> {
         let (isa, threads) = (options.isa, options.threads.max(1));
         refuse_unknown(graph)?;
-        let statics = interp::statics(graph)?;
+        let mut statics = interp::statics(graph)?;
         let items = super::passes::items(graph, &statics, isa.lanes())?;
+        super::passes::keep_read(graph, &items, &mut statics);
         let mut p = Planner {
             graph,
             isa,
@@ -440,8 +441,9 @@ impl Plan {
             joins: Joins::find(graph, &items, isa.lanes()),
             winograd: options.winograd,
         };
-        for item in &items {
-            p.item(item).map_err(|e| {
+        // Each goes with its unpacked weights when it is planned.
+        for item in items {
+            p.item(&item).map_err(|e| {
                 let node = graph.node(item.covers[0]);
                 e.at_node(&node.name, &node.op_type)
             })?;

@@ -102,6 +102,13 @@ impl Act {
         self.apply(isa, dst);
     }
 
+    /// Apply to some columns of all rows of a tile of one plane.
+    pub fn apply_columns(self, isa: Isa, tile: &mut TileMut<'_>, columns: std::ops::Range<usize>) {
+        if self != Act::None {
+            dispatch(isa, Columns { act: self, tile, columns });
+        }
+    }
+
     /// Apply to the values of planes `a`, all `b`, of a tile.
     pub fn apply_tile(self, isa: Isa, tile: &mut TileMut<'_>, planes: std::ops::Range<usize>) {
         for a in planes {
@@ -112,6 +119,22 @@ impl Act {
                     self.apply(isa, tile.seg(a, b));
                 }
             }
+        }
+    }
+}
+
+struct Columns<'a, 'd> {
+    act: Act,
+    tile: &'a mut TileMut<'d>,
+    columns: std::ops::Range<usize>,
+}
+
+impl SimdOp for Columns<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        for b in 0..self.tile.b_len() {
+            InPlace { act: self.act, x: &mut self.tile.seg(0, b)[self.columns.clone()] }.call(s);
         }
     }
 }

@@ -9,12 +9,15 @@
 
 use super::buffer::Aligned;
 use super::epilogue::Act;
+use super::few_bits::FewBits;
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::Isa;
-use crate::simd::panel::{Panel, PanelDst, PanelSrc, panel};
+use crate::simd::strip::{Strip, strip};
 
 /// Values of k per pass.
 const KC: usize = 256;
+/// Values packed at a time.
+const PACK: usize = 48 << 10;
 /// Bytes of A that a pass reuses.
 const A_BYTES: usize = 160 << 10;
 /// Multiply-adds below which a task is not split further.
@@ -105,6 +108,42 @@ impl PackedB {
         pack_b(isa, b, 0, k, 0, n, &mut data);
         PackedB { isa, k, n, data }
     }
+    /// Pack a constant `[k][n]` (or `[n][k]`) out of its bytes, a stretch of rows at a time: nothing is copied whole, and what was read of a
+    /// mapped file is given back to the system.
+    ///
+    /// Panics when there are not `k · n` values.
+    pub fn of_bytes(isa: Isa, k: usize, n: usize, transposed: bool, bytes: &[u8]) -> PackedB {
+        assert_eq!(bytes.len(), 4 * k * n, "matrix {k}x{n}");
+        let (l, nr) = (isa.lanes(), isa.nr());
+        let mut data = Aligned::zeros(k * n.next_multiple_of(l));
+        let mut part: Vec<f32> = Vec::new();
+        let (rows, width) = if transposed { (n, k) } else { (k, n) };
+        if k > 0 {
+            // Whole panels of a transposed matrix; otherwise rows that stay in the second-level cache.
+            let step = (PACK / width.max(1)).max(16).next_multiple_of(if transposed { nr } else { 1 });
+            for r0 in (0..rows).step_by(step) {
+                let here = step.min(rows - r0);
+                let from = &bytes[4 * r0 * width..][..4 * here * width];
+                part.clear();
+                part.extend(from.as_chunks::<4>().0.iter().map(|b| f32::from_ne_bytes(*b)));
+                crate::onnx::map::release(from);
+                if transposed {
+                    let to = &mut data[r0 * k..][..k * here.next_multiple_of(l)];
+                    pack_b(isa, Mat::transposed(&part, k, here), 0, k, 0, here, to);
+                    continue;
+                }
+                for col in (0..n).step_by(nr) {
+                    let wide = (n - col).min(nr);
+                    let padded = wide.next_multiple_of(l);
+                    let panel = &mut data[k * col..][r0 * padded..][..here * padded];
+                    for (row, from) in panel.chunks_exact_mut(padded).zip(part.chunks_exact(n)) {
+                        row[..wide].copy_from_slice(&from[col..][..wide]);
+                    }
+                }
+            }
+        }
+        PackedB { isa, k, n, data }
+    }
     /// Rows.
     pub fn k(&self) -> usize {
         self.k
@@ -119,8 +158,8 @@ impl PackedB {
     }
 }
 
-/// Columns `n0..n0 + nn` as panels `[panel][k][NR]`; the last panel has one or two vectors, padded with zeros.
-fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn: usize, to: &mut [f32]) {
+/// Columns `n0..n0 + nn` as panels `[panel][k][NR]`; the last panel may have fewer vectors, padded with zeros.
+pub(super) fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn: usize, to: &mut [f32]) {
     let (l, nr) = (isa.lanes(), isa.nr());
     if k == 0 {
         return;
@@ -167,44 +206,34 @@ fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn: usize, to
     }
 }
 
-/// Rows `m0..m0 + mm` as `[k block][m][lanes]`; lanes past `k` are left alone, nobody reads them.
+/// Rows `m0..m0 + mm` times `alpha`, each `row` values from the next.
 #[allow(clippy::too_many_arguments)]
-fn pack_a(isa: Isa, a: Mat<'_>, batch: usize, k: usize, m0: usize, mm: usize, alpha: f32, to: &mut [f32]) {
-    let l = isa.lanes();
+fn copy_a(a: Mat<'_>, batch: usize, k: usize, m0: usize, mm: usize, alpha: f32, row: usize, to: &mut [f32]) {
     let base = &a.data[batch * a.batch..];
     if a.col == 1 {
-        // Whole cache lines of a row at a time: 16 values make one or two blocks.
-        let per = 16 / l;
-        for (pair, blocks) in to.chunks_mut(per * mm * l).enumerate() {
-            let k0 = pair * 16;
-            for m in 0..mm {
-                let src = &base[(m0 + m) * a.row + k0..][..16.min(k - k0)];
-                match (src.as_chunks::<16>().0.first(), l) {
-                    (Some(line), 8) => {
-                        blocks[m * 8..][..8].copy_from_slice(&line[..8]);
-                        blocks[(mm + m) * 8..][..8].copy_from_slice(&line[8..]);
-                    }
-                    (Some(line), 16) => blocks[m * 16..][..16].copy_from_slice(line),
-                    _ => {
-                        for (j, part) in src.chunks(l).enumerate() {
-                            blocks[(j * mm + m) * l..][..part.len()].copy_from_slice(part);
-                        }
-                    }
-                }
-            }
+        for (m, to) in to.chunks_exact_mut(row).take(mm).enumerate() {
+            to[..k].copy_from_slice(&base[(m0 + m) * a.row..][..k]);
         }
     } else {
-        for (kb, block) in to.chunks_exact_mut(mm * l).enumerate() {
-            let width = l.min(k - kb * l);
-            for c in 0..width {
-                let src = base[(kb * l + c) * a.col + m0 * a.row..].iter().step_by(a.row.max(1));
-                block[c..].iter_mut().step_by(l).zip(src).for_each(|(d, s)| *d = *s);
+        // Runs of eight columns of k, so that a line of the copy is written at once.
+        for k0 in (0..k).step_by(8) {
+            let width = 8.min(k - k0);
+            for m in 0..mm {
+                let run = &mut to[m * row + k0..][..width];
+                for (c, x) in run.iter_mut().enumerate() {
+                    *x = base[(k0 + c) * a.col + (m0 + m) * a.row];
+                }
             }
         }
     }
     if alpha != 1.0 {
-        to.iter_mut().for_each(|x| *x *= alpha);
+        to.chunks_exact_mut(row).take(mm).for_each(|r| r[..k].iter_mut().for_each(|x| *x *= alpha));
     }
+}
+
+/// Whether rows this far apart fall into few sets of the caches: a multiple of a kibibyte.
+fn crowded(row: usize) -> bool {
+    row.is_multiple_of(256)
 }
 
 /// Right-hand side of a product.
@@ -214,6 +243,8 @@ pub enum Rhs<'a> {
     Packed(&'a PackedB),
     /// Packed on the fly.
     Mat(Mat<'a>),
+    /// In few bits, unpacked on the fly, the same for every batch.
+    Bits(&'a FewBits),
 }
 
 /// Extents of a product.
@@ -241,6 +272,7 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
     match b {
         Rhs::Packed(p) => assert!(p.isa == isa && p.k == k && p.n == n, "{shape:?}: packed for {}x{}", p.k, p.n),
         Rhs::Mat(b) => b.check(batch, k, n, "B"),
+        Rhs::Bits(b) => assert!(b.fits() && b.k == k && b.n == n, "{shape:?}: few bits for {}x{}", b.k, b.n),
     }
     let residual_fits = fin.residual.is_none_or(|r| r.len() == dst.len());
     assert!(residual_fits, "{shape:?}: residual");
@@ -256,10 +288,8 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
     if k == 0 {
         return no_products(shape, fin, dst, isa);
     }
-    let kcb = KC / l; // k blocks per pass
-    let kb_all = k.div_ceil(l);
     // Rows per task: a pass over them reuses one block of A from the second-level cache.
-    let fit = (A_BYTES / (4 * KC.min(kb_all * l))).max(4 * mr);
+    let fit = (A_BYTES / (4 * KC.min(k))).max(4 * mr);
     let mut m_parts = m.div_ceil(fit);
     let madds = batch * m * k * n;
     let most = if pool.threads() == 1 { 1 } else { TASKS_PER_THREAD * pool.threads() };
@@ -269,33 +299,47 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
         m_parts = want.div_ceil(n_parts).min(m.div_ceil(2 * mr)).max(m_parts);
     }
     // A block of B packed by a task must stay close too.
-    if let Rhs::Mat(_) = b {
+    if !matches!(b, Rhs::Packed(_)) {
         n_parts = n_parts.max((n * k * 4).div_ceil(1 << 20).min(n.div_ceil(2 * nr)));
     }
     let b_tile = m.div_ceil(m_parts).next_multiple_of(mr).min(m);
     let len_tile = n.div_ceil(n_parts).next_multiple_of(nr).min(n.next_multiple_of(nr));
     let grid = Grid { outer: batch, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile };
+    // Passes of even length.
+    let kc = k.div_ceil(k.div_ceil(KC));
     let ticket = pool.ticket();
     pool.for_tiles(dst, grid, |mut tile, id| {
         pool.scratch(id, |scratch| {
             let Scratch { a: sa, b: sb, tag_a, tag_b } = scratch;
             let (mm, nn) = (tile.b_len(), tile.seg_len());
-            let lhs = Scratch::grow(sa, kb_all * mm * l);
-            let tag = (ticket, tile.outer * m + tile.b0);
-            if *tag_a != tag {
-                *tag_a = (0, 0);
-                pack_a(isa, a, tile.outer, k, tile.b0, mm, fin.alpha, lhs);
-                *tag_a = tag;
-            }
+            // Rows contiguous in k are read where they are, unless they crowd the caches.
+            let direct = a.col == 1 && fin.alpha == 1.0 && !(crowded(a.row) && mm > mr && nn > 4 * nr);
+            let (lhs, row) = if direct {
+                (&a.data[tile.outer * a.batch + tile.b0 * a.row..], a.row)
+            } else {
+                let row = k.next_multiple_of(16) + if crowded(k.next_multiple_of(16)) { 16 } else { 0 };
+                let to = Scratch::grow(sa, mm * row);
+                let tag = (ticket, tile.outer * m + tile.b0);
+                if *tag_a != tag {
+                    *tag_a = (0, 0);
+                    copy_a(a, tile.outer, k, tile.b0, mm, fin.alpha, row, to);
+                    *tag_a = tag;
+                }
+                (&*to, row)
+            };
             let (rhs, first) = match b {
                 // Panels before this task's columns are all full.
                 Rhs::Packed(p) => (&*p.data, tile.c0 * k),
-                Rhs::Mat(b) => {
+                _ => {
                     let to = Scratch::grow(sb, k * nn.next_multiple_of(l));
                     let tag = (ticket, tile.outer * n + tile.c0);
                     if *tag_b != tag {
                         *tag_b = (0, 0);
-                        pack_b(isa, b, tile.outer, k, tile.c0, nn, to);
+                        match b {
+                            Rhs::Mat(b) => pack_b(isa, b, tile.outer, k, tile.c0, nn, to),
+                            Rhs::Bits(b) => b.panels(isa, tile.c0, nn, to),
+                            Rhs::Packed(_) => {}
+                        }
                         *tag_b = tag;
                     }
                     (&*to, 0)
@@ -307,14 +351,18 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
                     tile.seg(0, i).fill(start);
                 }
             }
-            let mut kb = 0;
-            while kb < kb_all {
-                let here = kcb.min(kb_all - kb);
-                let last = kb + here == kb_all;
-                let mut col = 0;
-                let mut at = first;
-                while col < nn {
-                    let nb = (nn - col).div_ceil(l).min(2);
+            let panels = nn.div_ceil(nr);
+            let streamed = matches!(b, Rhs::Packed(_));
+            for k0 in (0..k).step_by(kc) {
+                let here = kc.min(k - k0);
+                let last = k0 + here == k;
+                // The columns and the part of the packed matrix of a panel in this pass.
+                let part = |p: usize| {
+                    let nb = (nn - p * nr).div_ceil(l).min(2);
+                    (nb, &rhs[first + k * p * nr + k0 * nb * l..][..here * nb * l])
+                };
+                for p in 0..panels {
+                    let (col, (nb, wei)) = (p * nr, part(p));
                     let mut padded = [0.0f32; 32];
                     let bias = match fin.bias {
                         Bias::Col(c) => {
@@ -325,32 +373,23 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
                         }
                         _ => None,
                     };
-                    let job = Panel {
-                        from: PanelSrc {
-                            src: lhs,
-                            base: kb * mm * l,
-                            row_stride: 0,
-                            kb_stride: mm * l,
-                            kb: here,
-                            c_last: if last { k - (kb_all - 1) * l } else { l },
-                            taps: &[0],
-                            plain: false,
-                        },
-                        wei: &rhs[at + kb * l * nb * l..],
+                    let job = Strip {
+                        a: &lhs[k0..],
+                        row,
+                        k: here,
+                        wei,
                         nb,
                         bias,
-                        accumulate: kb > 0 || matches!(fin.bias, Bias::Row(_)),
+                        accumulate: k0 > 0 || matches!(fin.bias, Bias::Row(_)),
                         residual: fin.residual.filter(|_| last),
                         clamp: if last { clamp } else { (f32::NEG_INFINITY, f32::INFINITY) },
+                        next: if streamed && p + 1 < panels { part(p + 1).1 } else { &[] },
                     };
-                    panel(isa, &job, PanelDst::Columns { col }, &mut tile);
-                    at += k * nb * l;
-                    col += nb * l;
+                    strip(isa, &job, col, &mut tile);
+                    if let Some(act) = after.filter(|_| last) {
+                        act.apply_columns(isa, &mut tile, col..(col + nb * l).min(nn));
+                    }
                 }
-                kb += here;
-            }
-            if let Some(act) = after {
-                act.apply_tile(isa, &mut tile, 0..1);
             }
         });
     });
@@ -409,7 +448,12 @@ mod tests {
         let b = if packed { b.shared() } else { b };
         let want = naive(s, a, b, fin);
         for isa in isas() {
-            let held = packed.then(|| PackedB::new(isa, s.k, s.n, b));
+            let held = packed.then(|| {
+                let held = PackedB::new(isa, s.k, s.n, b);
+                let bytes: Vec<u8> = bv[..s.k * s.n].iter().flat_map(|v| v.to_ne_bytes()).collect();
+                assert_eq!(*PackedB::of_bytes(isa, s.k, s.n, tb, &bytes).data, *held.data, "{s:?}");
+                held
+            });
             for threads in [1, 3] {
                 let pool = Pool::new(threads);
                 let rhs = held.as_ref().map_or(Rhs::Mat(b), Rhs::Packed);

@@ -1,20 +1,24 @@
 //! The kernels: how to compute fast. One file per algorithm, safe code over slices and geometry, and one table that says
 //! which kernel takes which step.
 
+pub mod attention;
 pub mod buffer;
 pub mod conv_blocked;
 pub mod eltwise;
 pub mod epilogue;
+pub mod few_bits;
 pub mod gemm;
 pub mod gemv;
 pub mod norm;
 pub mod pool2d;
+pub mod recurrent;
 pub mod reorder;
 pub mod softmax;
 pub mod transpose;
 pub mod winograd;
 
 mod affine;
+mod attention_step;
 mod chain;
 mod channels;
 mod conv;
@@ -34,7 +38,8 @@ pub use epilogue::Act;
 pub use reorder_step::REORDER;
 pub use table::TABLE;
 pub use task::{
-    Accept, BinaryOp, ConvChain, ConvPart, Entry, Kind, Layout, MatMul, PoolWindow, Pre, Prepared, Task, buffer_len,
+    Accept, Attention, BinaryOp, ConvChain, ConvPart, Entry, FewBitsProduct, Kind, Layout, Mask, MatMul, PoolWindow,
+    Pre, Prepared, Recurrent, Task, buffer_len,
 };
 
 #[cfg(test)]

@@ -1,14 +1,20 @@
 //! Matrix-product steps: adapters from tasks to [`super::gemm`] and [`super::gemv`].
 
+use super::few_bits::{few_rows, rounded_to_bytes};
 use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
-use super::gemv::{self, Order};
-use super::task::{Accept, Entry, Kind, MatMul, Prepared, Task, Verdict};
+use super::gemv::{self, After, Order};
+use super::task::{Accept, Entry, FewBitsProduct, Kind, MatMul, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
 use crate::simd::Isa;
+use crate::tensor::{DType, Tensor};
+use std::sync::{Mutex, PoisonError};
 
 pub(super) const GEMM: Entry = Entry { name: "gemm", accepts: accepts_gemm, prepare: prepare_gemm, tolerance: 1e-5 };
 pub(super) const GEMV: Entry = Entry { name: "gemv", accepts: accepts_gemv, prepare: prepare_gemv, tolerance: 1e-5 };
+
+pub(super) const FEW_BITS: Entry =
+    Entry { name: "few-bits", accepts: accepts_few, prepare: prepare_few, tolerance: 2e-5 };
 
 fn matmul<'a>(task: &Task<'a>) -> std::result::Result<&'a MatMul, String> {
     match task.kind {
@@ -30,9 +36,6 @@ fn accepts_gemv(task: &Task) -> Verdict {
     if all_rows(m) > gemv::MAX_M || m.trans_a {
         return Err(format!("more than {} rows", gemv::MAX_M));
     }
-    if m.residual || m.alpha != 1.0 {
-        return Err("a factor or residual".into());
-    }
     Ok(Accept::plain(task))
 }
 
@@ -42,34 +45,39 @@ struct Gemv {
     k: usize,
     n: usize,
     order: Order,
-    weights: Vec<f32>,
+    /// Read where they are: in the file, as a rule.
+    weights: Tensor,
     task: MatMul,
 }
 
 fn prepare_gemv(task: &Task) -> Result<Box<dyn Prepared>> {
     let m = matmul(task).map_err(Error::run)?;
     let b = m.b.as_ref().ok_or_else(|| Error::run("the matrix is not a constant"))?;
+    (b.dtype() == DType::F32 && b.bytes()?.len() == 4 * m.k * m.n)
+        .then_some(())
+        .ok_or_else(|| Error::run("the matrix has another size"))?;
     Ok(Box::new(Gemv {
         isa: task.isa,
         rows: all_rows(m),
         k: m.k,
         n: m.n,
         order: if m.trans_b { Order::NK } else { Order::KN },
-        weights: b.view::<f32>()?.into_owned(),
+        weights: b.clone(),
         task: MatMul { b: None, ..m.clone() },
     }))
 }
 
 impl Prepared for Gemv {
     fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
-        let (size, bias) = ((self.rows, self.k, self.n), self.task.bias.as_deref());
-        gemv::gemv(pool, self.isa, size, srcs[0], &self.weights, self.order, bias, self.task.act, dsts[0]);
+        let t = &self.task;
+        let residual = t.residual.then(|| srcs[srcs.len() - 1]);
+        let after = After { alpha: t.alpha, bias: t.bias.as_deref(), residual, act: t.act };
+        // Checked when it was prepared.
+        let weights = self.weights.bytes().unwrap_or_default();
+        gemv::gemv(pool, self.isa, (self.rows, self.k, self.n), srcs[0], weights, self.order, after, dsts[0]);
     }
     fn detail(&self) -> String {
         format!("{} x {} by {}", self.k, self.n, if self.order == Order::NK { "rows" } else { "columns" })
-    }
-    fn packed_bytes(&self) -> usize {
-        4 * self.weights.len()
     }
 }
 
@@ -100,11 +108,8 @@ fn prepare_gemm(task: &Task) -> Result<Box<dyn Prepared>> {
     let m = matmul(task).map_err(Error::run)?;
     let packed = match &m.b {
         None => None,
-        Some(b) => {
-            let data = b.view::<f32>()?;
-            let b = if m.trans_b { Mat::transposed(&data, m.k, m.n) } else { Mat::rows(&data, m.k, m.n) };
-            Some(PackedB::new(task.isa, m.k, m.n, b))
-        }
+        Some(b) if b.dtype() == DType::F32 => Some(PackedB::of_bytes(task.isa, m.k, m.n, m.trans_b, b.bytes()?)),
+        Some(b) => return Err(Error::run(format!("{} weights of a product", b.dtype()))),
     };
     let (sa, sb) = (uniform(&m.batch, &m.batch_a, m.m * m.k), uniform(&m.batch, &m.batch_b, m.k * m.n));
     let offsets = (packed.is_none() && (sa.is_none() || sb.is_none())).then(|| {
@@ -174,5 +179,52 @@ impl Prepared for Gemm {
     }
     fn packed_bytes(&self) -> usize {
         self.packed.as_ref().map_or(0, PackedB::packed_bytes)
+    }
+}
+
+fn accepts_few(task: &Task) -> Verdict {
+    match task.kind {
+        Kind::FewBits(p) if p.product.trans_a => Err("a transposed".into()),
+        Kind::FewBits(_) => Ok(Accept::plain(task)),
+        _ => Err(String::new()),
+    }
+}
+
+struct FewBitsStep {
+    isa: Isa,
+    rows: usize,
+    task: FewBitsProduct,
+    /// The rounded operand, between runs.
+    rounded: Mutex<Vec<f32>>,
+}
+
+fn prepare_few(task: &Task) -> Result<Box<dyn Prepared>> {
+    let Kind::FewBits(p) = task.kind else { return Err(Error::run("not a product in few bits")) };
+    let rows = all_rows(&p.product);
+    let fits = p.weights.fits() && p.weights.k == p.product.k && p.weights.n == p.product.n;
+    fits.then_some(()).ok_or_else(|| Error::run("the matrix has another size"))?;
+    let held = if p.rounded { rows * p.product.k } else { 0 };
+    Ok(Box::new(FewBitsStep { isa: task.isa, rows, task: p.clone(), rounded: Mutex::new(vec![0.0; held]) }))
+}
+
+impl Prepared for FewBitsStep {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let (t, w, isa) = (&self.task.product, &*self.task.weights, self.isa);
+        let residual = t.residual.then(|| srcs[srcs.len() - 1]);
+        let mut held = self.rounded.lock().unwrap_or_else(PoisonError::into_inner);
+        let a = if self.task.rounded {
+            rounded_to_bytes(isa, srcs[0], &mut held);
+            &held[..]
+        } else {
+            srcs[0]
+        };
+        if self.rows <= gemv::MAX_M && w.streams(isa) {
+            few_rows(pool, isa, self.rows, a, w, (t.alpha, t.bias.as_deref(), residual), t.act, dsts[0]);
+            return;
+        }
+        let bias = t.bias.as_deref().map_or(Bias::None, Bias::Col);
+        let fin = Finish { alpha: t.alpha, bias, residual, act: t.act };
+        let shape = GemmShape { batch: 1, m: self.rows, k: t.k, n: t.n };
+        gemm(pool, isa, shape, Mat::rows(a, self.rows, t.k), Rhs::Bits(w), fin, dsts[0]);
     }
 }

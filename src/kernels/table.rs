@@ -1,7 +1,10 @@
 //! The kernel table: of those that accept a step, the one with the least estimated cost runs it; the first of equals. One line per kernel.
 
 use super::task::Entry;
-use super::{affine, chain, channels, conv, join, pointwise, product, reorder_step, resize2d, rows, winograd};
+use super::{
+    affine, attention_step, chain, channels, conv, join, pointwise, product, recurrent, reorder_step, resize2d, rows,
+    winograd,
+};
 
 /// All kernels.
 pub const TABLE: &[Entry] = &[
@@ -11,10 +14,13 @@ pub const TABLE: &[Entry] = &[
     winograd::F2,
     product::GEMV,
     product::GEMM,
+    product::FEW_BITS,
     pointwise::UNARY,
     pointwise::BINARY,
     pointwise::BROADCAST,
     pointwise::AFFINE,
+    attention_step::ENTRY,
+    recurrent::ENTRY,
     rows::SOFTMAX,
     rows::NORM,
     rows::REDUCE,

@@ -116,6 +116,10 @@ pub enum Kind {
     ConvChain(Box<ConvChain>),
     /// `act(alpha · a·b + bias [+ residual])`, batched. Operands: a, b unless constant, then the residual.
     MatMul(MatMul),
+    /// As [`Kind::MatMul`], with a constant b in few bits. Operands: a, then the residual.
+    FewBits(FewBitsProduct),
+    /// A recurrent layer. Operands: x, then the first states that [`Recurrent`] says.
+    Recurrent(Recurrent),
     /// Elementwise functions one after the other. Operand: x.
     Unary(Vec<Act>),
     /// `act(a ∘ b)` with numpy broadcasting. Operands: a, b.
@@ -138,6 +142,8 @@ pub enum Kind {
     },
     /// Softmax over the last axis. Operand: x.
     Softmax,
+    /// `softmax(scale · q·kᵀ + mask) · v`. Operands: as [`Attention`] says.
+    Attention(Attention),
     /// Layer (or root-mean-square) normalisation over the last `inner` elements. Operand: x.
     Norm {
         /// Elements normalised together.
@@ -198,6 +204,68 @@ pub enum Kind {
         /// To.
         to: Layout,
     },
+}
+
+/// A recurrent layer, time before batch.
+#[derive(Debug, Clone)]
+pub struct Recurrent {
+    /// The recurrence, with its usual activations.
+    pub gates: super::recurrent::Gates,
+    /// Steps.
+    pub steps: usize,
+    /// Sequences at a time.
+    pub batch: usize,
+    /// Values per step.
+    pub input: usize,
+    /// Values of the state.
+    pub hidden: usize,
+    /// Which way each direction goes.
+    pub reverse: Vec<bool>,
+    /// Weights of the input, `[directions][gates · hidden][input]`.
+    pub w: Tensor,
+    /// Weights of the state, `[directions][gates · hidden][hidden]`.
+    pub r: Tensor,
+    /// `[directions][2 · gates · hidden]`: with the input's product, with the state's.
+    pub bias: Option<Vec<f32>>,
+    /// Operand with the first state; zeros if there is none.
+    pub first_state: Option<usize>,
+    /// Operand with the first cell.
+    pub first_cell: Option<usize>,
+    /// Destinations of all states, the last state, the last cell.
+    pub results: [Option<usize>; 3],
+}
+
+/// A product with a constant matrix in few bits.
+#[derive(Debug, Clone)]
+pub struct FewBitsProduct {
+    /// The product; it holds no b of its own.
+    pub product: MatMul,
+    /// The matrix.
+    pub weights: std::sync::Arc<super::few_bits::FewBits>,
+    /// a is rounded to bytes first, as DynamicQuantizeLinear does it.
+    pub rounded: bool,
+}
+
+/// Attention over heads that are read in place.
+#[derive(Debug, Clone)]
+pub struct Attention {
+    /// Geometry.
+    pub shape: super::attention::Shape,
+    /// Which operand holds the queries, the keys, the values (one may hold several).
+    pub operands: [usize; 3],
+    /// What is added to the scores.
+    pub mask: Mask,
+}
+
+/// Where the mask of an attention comes from.
+#[derive(Debug, Clone)]
+pub enum Mask {
+    /// There is none.
+    None,
+    /// An operand.
+    Operand(usize),
+    /// Known beforehand.
+    Constant(Vec<f32>),
 }
 
 /// A batched matrix product.

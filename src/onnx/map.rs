@@ -8,6 +8,7 @@ use memmap2::Mmap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A mapped file as bytes; slices keep the map alive.
 ///
@@ -41,7 +42,46 @@ fn map_file(path: &Path) -> Result<Bytes> {
     // the file while it is mapped; that is outside this process's control for every program that maps files, and is the
     // documented condition of using this one (a truncation ends it with SIGBUS, it cannot make it write anywhere).
     let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::input(format!("cannot be mapped: {e}")))?;
-    Ok(Bytes::from_owner(map))
+    let map = Arc::new(map);
+    let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    maps.retain(|m| m.strong_count() > 0);
+    maps.push(Arc::downgrade(&map));
+    Ok(Bytes::from_owner(Owner(map)))
+}
+
+/// What is mapped at present.
+static MAPS: Mutex<Vec<Weak<Mmap>>> = Mutex::new(Vec::new());
+
+struct Owner(Arc<Mmap>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Says that bytes are not needed soon. Whole pages of a mapped file among them leave this process's memory; they come back
+/// from the file when somebody looks again. Other bytes are left alone.
+pub fn release(bytes: &[u8]) {
+    #[cfg(unix)]
+    {
+        const PAGE: usize = 4096;
+        let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+        let (start, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
+        for map in maps.iter().filter_map(Weak::upgrade) {
+            let base = map.as_ptr() as usize;
+            if start < base || end > base + map.len() {
+                continue;
+            }
+            let (from, to) = ((start - base).next_multiple_of(PAGE), (end - base) / PAGE * PAGE);
+            if from < to {
+                // SAFETY: the map is of a file, read-only and never written through: dropped pages are read from the file again.
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from) };
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = bytes;
 }
 
 /// What a file is, when its first bytes show that it is not an ONNX model: (what it is, what to do).

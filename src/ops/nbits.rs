@@ -134,7 +134,47 @@ fn packed(bytes: &[u8], i: usize, bits: usize) -> u8 {
     bytes.get(i / per).map_or(0, |b| ((u16::from(*b) >> (i % per * bits)) & ((1 << bits) - 1)) as u8)
 }
 
+/// What the codes of a product's weights mean, one column (a row of W) after the other.
+#[derive(Debug, Clone)]
+pub struct Coded {
+    /// Bits per code.
+    pub bits: usize,
+    /// Codes per scale.
+    pub block: usize,
+    /// Bytes per column.
+    pub row_bytes: usize,
+    /// Scale of every block.
+    pub scales: Vec<f32>,
+    /// The code that means zero, of every block.
+    pub zeros: Vec<f32>,
+}
+
 impl NBits {
+    /// How codes are read where they lie; `None` for products that need them rearranged, and for sizes that do not fit.
+    pub fn coded(&self, inputs: &Inputs) -> Option<Coded> {
+        let NBits::Product { n, k, block, code: Code::Bits(bits @ (4 | 8)), transposed: true } = *self else { return None };
+        // Columns of k in another order.
+        if opt(inputs, 4).is_some() {
+            return None;
+        }
+        let blocks = k.div_ceil(block);
+        let row_bytes = blocks.checked_mul(block * bits / 8)?;
+        let scales = opt(inputs, 2)?;
+        let scales: Vec<f32> = scales.to_f64s().ok()?.into_iter().map(|v| v as f32).collect();
+        let zeros = match opt(inputs, 3) {
+            None => vec![(1u32 << (bits - 1)) as f32; n * blocks],
+            Some(z) if z.dtype() == DType::U8 => {
+                let (z, row) = (z.bytes().ok()?, (blocks * bits).div_ceil(8));
+                (z.len() == n * row).then_some(())?;
+                (0..n * blocks).map(|i| packed(&z[i / blocks * row..], i % blocks, bits).into()).collect()
+            }
+            Some(z) => z.to_f64s().ok()?.into_iter().map(|v| v as f32).collect(),
+        };
+        let fits = opt(inputs, 1)?.bytes().is_ok_and(|b| b.len() == n * row_bytes);
+        (fits && block * bits % 8 == 0 && scales.len() == n * blocks && zeros.len() == n * blocks)
+            .then_some(Coded { bits, block, row_bytes, scales, zeros })
+    }
+
     /// The weights of a product as real numbers `[n, k]`.
     ///
     /// # Errors

@@ -55,6 +55,23 @@ impl Simd for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
+    fn prefetch_far(self, p: *const f32) {
+        // SAFETY: the token proves the features.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8]) -> __m256i {
+        assert!(x.len() >= 8);
+        // SAFETY: eight bytes are there; the token proves the features.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> __m256i {
+        assert!(x.len() >= 8);
+        // SAFETY: eight bytes are there; the token proves the features.
+        unsafe { _mm256_cvtepi8_epi32(_mm_loadl_epi64(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
         // SAFETY: the token proves the features.
         unsafe { _mm256_set1_ps(x) }

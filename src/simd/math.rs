@@ -47,6 +47,13 @@ pub fn exp_neg<S: Simd>(s: S, x: S::F) -> S::F {
     s.mul(p, pow2(s, s.to_int(n)))
 }
 
+/// e^x for x ≤ 0, within 2 ULP down to −87; 0 below, where results would be denormal. NaN stays. What the weights of a softmax need.
+#[inline(always)]
+pub fn exp_weight<S: Simd>(s: S, x: S::F) -> S::F {
+    let e = exp_neg(s, x);
+    s.select(s.lt(x, s.splat(-87.0)), s.splat(0.0), e)
+}
+
 /// Natural logarithm, within 3 ULP for normal numbers; NaN below 0, −inf at 0. Denormals count as they are.
 #[inline(always)]
 pub fn log<S: Simd>(s: S, x: S::F) -> S::F {

@@ -19,6 +19,7 @@ pub mod neon;
 pub mod panel;
 pub mod portable;
 pub mod probe;
+pub mod strip;
 pub mod tile;
 pub mod winograd;
 
@@ -224,6 +225,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_n_ptr(self, p: *mut f32, v: Self::F, n: usize);
     /// Hint that the line at `p` is needed soon; never faults.
     fn prefetch(self, p: *const f32);
+    /// Hint that the line at `p` is needed later: into the second-level cache where there is such a hint; never faults.
+    #[inline(always)]
+    fn prefetch_far(self, p: *const f32) {
+        self.prefetch(p);
+    }
 
     /// Load from the first `LANES` elements of `x`; panics when there are fewer.
     #[inline(always)]
@@ -231,6 +237,20 @@ pub trait Simd: Copy + Send + Sync + 'static {
         assert!(x.len() >= Self::LANES);
         // SAFETY: the slice has at least LANES elements.
         unsafe { self.load_ptr(x.as_ptr()) }
+    }
+    /// Load `LANES` values from the first bytes of `x`, in this machine's byte order and at any alignment; panics when there are fewer.
+    #[inline(always)]
+    fn load_bytes(self, x: &[u8]) -> Self::F {
+        assert!(x.len() >= 4 * Self::LANES);
+        // SAFETY: the slice has the bytes of LANES values; loads need no alignment.
+        unsafe { self.load_ptr(x.as_ptr().cast()) }
+    }
+    /// The first `LANES` bytes of `x`, each widened without sign; panics when there are fewer.
+    fn load_u8(self, x: &[u8]) -> Self::I;
+    /// The first `LANES` bytes of `x`, each widened with its sign; panics when there are fewer.
+    #[inline(always)]
+    fn load_i8(self, x: &[u8]) -> Self::I {
+        self.shr_int::<24>(self.shl_int::<24>(self.load_u8(x)))
     }
     /// Store to the first `LANES` elements of `x`; panics when there are fewer.
     #[inline(always)]

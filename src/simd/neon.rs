@@ -75,6 +75,18 @@ impl Simd for Neon {
         unsafe { std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) }
     }
     #[inline(always)]
+    fn load_u8(self, x: &[u8]) -> Self::I {
+        assert!(x.len() >= 8);
+        // SAFETY: eight bytes are there; the token proves the features.
+        unsafe {
+            let wide = vmovl_u8(vld1_u8(x.as_ptr()));
+            [
+                vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(wide))),
+                vreinterpretq_s32_u32(vmovl_u16(vget_high_u16(wide))),
+            ]
+        }
+    }
+    #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
         // SAFETY: the token proves the features.
         unsafe {

@@ -55,8 +55,8 @@ impl<const L: usize> Simd for Portable<L> {
     }
     #[inline(always)]
     unsafe fn load_ptr(self, p: *const f32) -> [f32; L] {
-        // SAFETY: the caller vouches for L readable f32; an array of f32 has the alignment of f32.
-        unsafe { p.cast::<[f32; L]>().read() }
+        // SAFETY: the caller vouches for L readable f32, at any alignment.
+        unsafe { p.cast::<[f32; L]>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store_ptr(self, p: *mut f32, v: [f32; L]) {
@@ -77,6 +77,11 @@ impl<const L: usize> Simd for Portable<L> {
     }
     #[inline(always)]
     fn prefetch(self, _p: *const f32) {}
+    #[inline(always)]
+    fn load_u8(self, x: &[u8]) -> [i32; L] {
+        assert!(x.len() >= L);
+        std::array::from_fn(|i| i32::from(x[i]))
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> [f32; L] {
         [x; L]

@@ -6,22 +6,25 @@
 //! lists the nodes it covers; the covers partition the nodes that run per inference.
 
 mod activations;
+mod attention;
 mod chains;
 mod channels;
 mod convolutions;
 mod inputs;
 mod norms;
 mod products;
+mod recurrent;
+mod views;
 
 use super::meaning as read;
-use super::plan::{fast_dims, is_view};
+use super::plan::fast_dims;
 use crate::error::{Error, Result};
 use crate::ir::interp::Statics;
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind};
 use crate::ops::Op;
 use crate::tensor::Tensor;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// How an item is executed.
 #[derive(Debug, Clone)]
@@ -91,7 +94,8 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize) -> Result<Ve
         composites: HashMap::new(),
     };
     w.find_composites();
-    let mut items = Vec::new();
+    let mut items = w.attentions();
+    items.extend(w.dynamic_products());
     for (id, node) in graph.iter() {
         if node.is_static || w.covered[id.0 as usize] {
             continue;
@@ -110,6 +114,24 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize) -> Result<Ve
     items.sort_by_key(|i: &Item| i.covers.iter().max().copied());
     check_partition(graph, &items)?;
     Ok(items)
+}
+
+/// Drops the computed constants that live on as packed weights only. What fallback steps and kernels read themselves stays.
+pub(super) fn keep_read(graph: &Graph, items: &[Item], statics: &mut Statics) {
+    let mut read: HashSet<ValueId> = graph.outputs().iter().copied().collect();
+    for item in items {
+        read.extend(&item.srcs);
+        // These always find a kernel; others may still fall back to their node.
+        if let Work::Kernel(kind) = &item.work
+            && let Kind::MatMul(_) | Kind::Attention(_) | Kind::FewBits(_) | Kind::Recurrent(_) = **kind
+        {
+            continue;
+        }
+        for id in &item.covers {
+            read.extend(graph.node(*id).inputs.iter().flatten());
+        }
+    }
+    statics.retain(|v, _| read.contains(v));
 }
 
 /// Every node that runs per inference must be covered exactly once: the books of time and counts balance only then.
@@ -183,10 +205,7 @@ impl Walk<'_> {
         if let Some(item) = self.shuffle(id, node) {
             return Ok(item);
         }
-        if is_view(self.graph, id)
-            && self.graph.value(out).fact.shape.concrete().is_some()
-            && let Some(from) = node.inputs.first().copied().flatten().filter(|v| !self.is_static(*v))
-        {
+        if let Some(from) = self.stays(id) {
             return Ok(Item { work: Work::View, covers: vec![id], srcs: vec![from], dsts: vec![out] });
         }
         if self.dims(out).is_none() {
@@ -200,7 +219,7 @@ impl Walk<'_> {
             let kind = Kind::Unary(vec![c.act]);
             return Ok(self.finish(kind, c.covers.clone(), vec![c.input], c.output));
         }
-        if let Some(item) = self.rms_norm(id, node) {
+        if let Some(item) = self.rms_norm(id, node).or_else(|| self.layer_norm(id, node)) {
             return Ok(item);
         }
         match self.kernel(id, node, out) {
@@ -220,6 +239,7 @@ impl Walk<'_> {
             Op::Conv(conv) => self.conv(id, node, conv, out),
             Op::MatMul(_) => self.matmul(id, node, &node.op, out, Act::None),
             Op::NBits(_) => self.nbits(id, node, out),
+            Op::Rnn(rnn) => self.recurrent(id, node, rnn),
             Op::Fused(recipe) => self.fused(id, node, &read::fused_product(recipe)?, out),
             _ => {
                 let x = node.inputs.first().copied().flatten()?;

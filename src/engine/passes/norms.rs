@@ -6,6 +6,71 @@ use crate::ir::{Node, NodeId, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind};
 
 impl Walk<'_> {
+    /// `(x − mean) / √(mean of squares + ε) · weight + bias` as exporters write it: ReduceMean, Sub, Pow/Mul, ReduceMean, Add, Sqrt, Div,
+    /// Mul, Add.
+    pub(super) fn layer_norm(&self, id: NodeId, node: &Node) -> Option<Item> {
+        let mean_of_last = |n: &Node| read::is_mean_of_last(self.graph, n, &|v| self.value(v));
+        let x = node.inputs.first().copied().flatten()?;
+        let dims = self.dims(x)?;
+        let inner = *dims.last()?;
+        if !mean_of_last(node) {
+            return None;
+        }
+        let mean = self.output(id)?;
+        let kept = self.dims(mean)?;
+        // The mean stays an axis of one.
+        (kept.len() == dims.len() && kept.last() == Some(&1)).then_some(())?;
+        let sub = self.sole_reader(mean)?;
+        let sub_node = self.graph.node(sub);
+        (read::binary(sub_node)? == BinaryOp::Sub && sub_node.inputs == [Some(x), Some(mean)]).then_some(())?;
+        let centred = self.output(sub)?;
+        let mut covers = vec![id, sub];
+        // The centred values are squared and divided, nothing else.
+        let readers = &self.readers[centred.0 as usize];
+        let square = readers.iter().copied().find(|r| {
+            let n = self.graph.node(*r);
+            match read::binary(n) {
+                Some(BinaryOp::Pow) => n.inputs[1].and_then(|p| self.scalar(p)) == Some(2.0),
+                Some(BinaryOp::Mul) => n.inputs == [Some(centred), Some(centred)],
+                _ => false,
+            }
+        })?;
+        covers.push(square);
+        let mut v = self.output(square)?;
+        let mut step = |v: ValueId| -> Option<(&Node, ValueId)> {
+            let next = self.sole_reader(v)?;
+            covers.push(next);
+            Some((self.graph.node(next), self.output(next)?))
+        };
+        let (second, variance) = step(v)?;
+        mean_of_last(second).then_some(())?;
+        let (add, after) = step(variance)?;
+        let epsilon = self.scalar(self.other(add, variance)?)?;
+        (read::binary(add)? == BinaryOp::Add && epsilon >= 0.0).then_some(())?;
+        let (sqrt, root) = step(after)?;
+        (read::unary(sqrt, &|v| self.value(v))? == Act::Sqrt).then_some(())?;
+        let (div, out) = step(root)?;
+        (read::binary(div)? == BinaryOp::Div && div.inputs == [Some(centred), Some(root)]).then_some(())?;
+        let inside = readers.iter().all(|r| covers.contains(r)) && !self.is_output[centred.0 as usize];
+        (inside && self.dims(out)? == dims).then_some(())?;
+        v = out;
+        let (mut scale, mut shift) = (None, None);
+        for (op, to) in [(BinaryOp::Mul, &mut scale), (BinaryOp::Add, &mut shift)] {
+            let Some(next) = self.sole_reader(v) else { break };
+            let follower = self.graph.node(next);
+            let vector = (read::binary(follower) == Some(op)).then(|| self.other(follower, v)).flatten();
+            let vector = vector.filter(|w| self.is_static(*w)).and_then(|w| self.row_vector(w, inner));
+            if let (Some(w), Some(after)) =
+                (vector, self.output(next).filter(|o| self.dims(*o).as_ref() == Some(&dims)))
+            {
+                *to = Some(w);
+                v = after;
+                covers.push(next);
+            }
+        }
+        Some(self.finish(Kind::Norm { inner, epsilon, rms: false, scale, shift }, covers, vec![x], v))
+    }
+
     /// `x · rsqrt(mean(x²) + ε) · weight` as exporters write it: Pow/Mul, ReduceMean, Add, Sqrt, Reciprocal/Div, Mul, Mul.
     pub(super) fn rms_norm(&self, id: NodeId, node: &Node) -> Option<Item> {
         let x = node.inputs.first().copied().flatten()?;

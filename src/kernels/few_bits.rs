@@ -1,0 +1,437 @@
+//! Products with weights of four or eight bits, which stay packed in memory: `(code − zero) · scale`, one scale for a block of k.
+//!
+//! Ladder: weights unpacked once, as f32 → codes widened in registers while they are streamed, so that a vector times the matrix
+//! reads an eighth or a quarter of the bytes; zero and scale once per block, on the sum → many rows: a task unpacks the
+//! columns it needs into panels of a packed product ([`super::gemm`]).
+
+use super::epilogue::Act;
+use super::gemv::MAX_M;
+use crate::engine::pool::{Grid, Pool, Scratch};
+use crate::simd::{Isa, Simd, SimdOp, dispatch};
+use crate::tensor::Tensor;
+
+/// A constant matrix of `k` rows and `n` columns in few bits.
+#[derive(Clone, Debug)]
+pub struct FewBits {
+    /// Rows.
+    pub k: usize,
+    /// Columns.
+    pub n: usize,
+    /// Four (the low half of a byte first; unsigned) or eight.
+    pub bits: usize,
+    /// Codes of eight bits are signed.
+    pub signed: bool,
+    /// Bytes lie `[n][row_bytes]`, the codes of a column together; otherwise `[k][n]`, eight bits only.
+    pub by_column: bool,
+    /// Bytes of a column (or row).
+    pub row_bytes: usize,
+    /// Values of k that share a scale.
+    pub block: usize,
+    /// `[n][blocks]`
+    pub scales: Vec<f32>,
+    /// `[n][blocks]`
+    pub zeros: Vec<f32>,
+    /// The bytes, where the file has them.
+    pub data: Tensor,
+}
+
+impl FewBits {
+    /// Scales per column.
+    pub fn blocks(&self) -> usize {
+        self.k.div_ceil(self.block.max(1))
+    }
+
+    /// Whether everything has the size it must have.
+    pub fn fits(&self) -> bool {
+        let codes = if self.by_column { self.k } else { self.n };
+        let rows = if self.by_column { self.n } else { self.k };
+        let scales = self.n * self.blocks();
+        matches!(self.bits, 4 | 8)
+            && (self.by_column || self.bits == 8)
+            && self.block > 0
+            && self.row_bytes >= (codes * self.bits).div_ceil(8)
+            && self.data.bytes().is_ok_and(|b| b.len() == rows * self.row_bytes)
+            && self.scales.len() == scales
+            && self.zeros.len() == scales
+    }
+
+    fn code(&self, byte: u8, high: bool) -> f32 {
+        match (self.bits, self.signed) {
+            (4, _) => f32::from(if high { byte >> 4 } else { byte & 15 }),
+            (_, true) => f32::from(byte as i8),
+            _ => f32::from(byte),
+        }
+    }
+
+    /// Weights `k0..k0 + out.len()` of a column.
+    fn column(&self, bytes: &[u8], col: usize, k0: usize, out: &mut [f32]) {
+        for (i, x) in out.iter_mut().enumerate() {
+            let at = k0 + i;
+            let (scale, zero) = self.scale(col, at / self.block);
+            let byte = match (self.by_column, self.bits) {
+                (false, _) => bytes[at * self.row_bytes + col],
+                (true, 4) => bytes[col * self.row_bytes + at / 2],
+                _ => bytes[col * self.row_bytes + at],
+            };
+            *x = (self.code(byte, at % 2 == 1) - zero) * scale;
+        }
+    }
+
+    fn scale(&self, col: usize, block: usize) -> (f32, f32) {
+        let at = col * self.blocks() + block;
+        (self.scales[at], self.zeros[at])
+    }
+
+    /// Columns `n0..n0 + nn` as panels `[panel][k][NR]`, as a packed product wants them.
+    pub fn panels(&self, isa: Isa, n0: usize, nn: usize, to: &mut [f32]) {
+        const RUN: usize = 32;
+        let (l, nr) = (isa.lanes(), isa.nr());
+        let bytes = self.data.bytes().unwrap_or_default();
+        let mut at = 0;
+        for col in (0..nn).step_by(nr) {
+            let width = (nn - col).min(nr);
+            let padded = width.next_multiple_of(l);
+            let panel = &mut to[at..at + self.k * padded];
+            at += self.k * padded;
+            if width < padded {
+                panel.fill(0.0);
+            }
+            // Runs of k of eight columns at a time, then written as runs of eight of each row.
+            for c0 in (0..width).step_by(8) {
+                let wide = 8.min(width - c0);
+                for k0 in (0..self.k).step_by(RUN) {
+                    let here = RUN.min(self.k - k0);
+                    let mut part = [[0.0f32; RUN]; 8];
+                    for (c, part) in part.iter_mut().enumerate().take(wide) {
+                        self.column(bytes, n0 + col + c0 + c, k0, &mut part[..here]);
+                    }
+                    for i in 0..here {
+                        let run: [f32; 8] = [
+                            part[0][i], part[1][i], part[2][i], part[3][i], part[4][i], part[5][i], part[6][i],
+                            part[7][i],
+                        ];
+                        panel[(k0 + i) * padded + c0..][..wide].copy_from_slice(&run[..wide]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a vector can be multiplied with the codes as they lie.
+    pub fn streams(&self, isa: Isa) -> bool {
+        !self.by_column || self.bits == 8 || self.block.is_multiple_of(2 * isa.lanes())
+    }
+}
+
+/// `dst[m][n] = act(alpha · x[m][k] · W + bias[n] + residual)` for few rows.
+///
+/// Panics on lengths that do not fit, `m > MAX_M` or a matrix that cannot be streamed.
+#[allow(clippy::too_many_arguments)]
+pub fn few_rows(
+    pool: &Pool,
+    isa: Isa,
+    m: usize,
+    x: &[f32],
+    w: &FewBits,
+    (alpha, bias, residual): (f32, Option<&[f32]>, Option<&[f32]>),
+    act: Act,
+    dst: &mut [f32],
+) {
+    let (k, n, l) = (w.k, w.n, isa.lanes());
+    assert!(m <= MAX_M && x.len() == m * k && dst.len() == m * n && w.fits() && w.streams(isa), "few bits {m}x{k}x{n}");
+    assert!(bias.is_none_or(|b| b.len() == n) && residual.is_none_or(|r| r.len() == dst.len()), "few bits {m}x{k}x{n}");
+    if dst.is_empty() {
+        return;
+    }
+    let bytes = w.data.bytes().unwrap_or_default();
+    let most = if pool.threads() == 1 { 1 } else { 8 * pool.threads() };
+    let parts = (bytes.len() / (32 << 10)).clamp(1, most).max(if m > 1 { bytes.len() / (128 << 10) } else { 1 });
+    let step = n.div_ceil(parts).next_multiple_of(64).max(64);
+    let ticket = pool.ticket();
+    // Each row in the order of the codes, and the sums of its blocks.
+    let wide = w.blocks() * w.block.next_multiple_of(2 * l);
+    let row = wide + w.blocks();
+    let grid = Grid { outer: 1, a: 1, b: m, len: n, a_tile: 1, b_tile: m, len_tile: step };
+    pool.for_tiles(dst, grid, |mut tile, id| {
+        pool.scratch(id, |scratch| {
+            let Scratch { a, tag_a, .. } = scratch;
+            let rows = Scratch::grow(a, m * row);
+            if *tag_a != (ticket, 0) {
+                *tag_a = (0, 0);
+                for (x, to) in x.chunks_exact(k.max(1)).zip(rows.chunks_exact_mut(row)) {
+                    let (to, sums) = to.split_at_mut(wide);
+                    ordered(w, l, x, to, sums);
+                }
+                *tag_a = (ticket, 0);
+            }
+            let (n0, width) = (tile.c0, tile.seg_len());
+            for i in 0..m {
+                let (x, sums) = rows[i * row..][..row].split_at(wide);
+                let y = tile.seg(0, i);
+                if w.by_column {
+                    dispatch(isa, Dots { w, bytes, x, sums, n0, y });
+                } else {
+                    dispatch(isa, Sums { w, bytes, x, sums, n0, y });
+                }
+                if alpha != 1.0 {
+                    y.iter_mut().for_each(|y| *y *= alpha);
+                }
+                if let Some(b) = bias {
+                    y.iter_mut().zip(&b[n0..]).for_each(|(y, b)| *y += b);
+                }
+                if let Some(r) = residual {
+                    y.iter_mut().zip(&r[i * n + n0..][..width]).for_each(|(y, r)| *y += r);
+                }
+                act.apply(isa, y);
+            }
+        });
+    });
+}
+
+/// `x` as its products meet the codes: plainly, or for halves of bytes the even ones of each `2 · lanes` before the odd ones.
+fn ordered(w: &FewBits, l: usize, x: &[f32], to: &mut [f32], sums: &mut [f32]) {
+    let wide = w.block.next_multiple_of(2 * l);
+    for ((x, to), sum) in x.chunks(w.block).zip(to.chunks_exact_mut(wide)).zip(sums) {
+        *sum = x.iter().sum();
+        to.fill(0.0);
+        if w.bits == 8 {
+            to[..x.len()].copy_from_slice(x);
+            continue;
+        }
+        for (x, to) in x.chunks(2 * l).zip(to.chunks_exact_mut(2 * l)) {
+            for (i, &v) in x.iter().enumerate() {
+                to[i / 2 + if i % 2 == 1 { l } else { 0 }] = v;
+            }
+        }
+    }
+}
+
+/// Columns of codes: dot products.
+struct Dots<'a> {
+    w: &'a FewBits,
+    bytes: &'a [u8],
+    x: &'a [f32],
+    sums: &'a [f32],
+    n0: usize,
+    y: &'a mut [f32],
+}
+
+impl SimdOp for Dots<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Dots { w, bytes, x, sums, n0, y } = self;
+        let (l, blocks) = (S::LANES, w.blocks());
+        let wide = w.block.next_multiple_of(2 * l);
+        let block_bytes = w.block * w.bits / 8;
+        for (c, y) in y.iter_mut().enumerate() {
+            let col = n0 + c;
+            let codes = &bytes[col * w.row_bytes..][..w.row_bytes];
+            let (scales, zeros) = (&w.scales[col * blocks..][..blocks], &w.zeros[col * blocks..][..blocks]);
+            let mut total = s.splat(0.0);
+            let mut shift = 0.0;
+            for b in 0..blocks {
+                let codes = &codes[b * block_bytes..];
+                let codes = &codes[..block_bytes.min(codes.len())];
+                let x = &x[b * wide..][..wide];
+                let mut rest = 0.0;
+                let mut acc = s.splat(0.0);
+                if w.bits == 4 {
+                    let low = s.splat_int(15);
+                    let pairs = codes.chunks_exact(l);
+                    // A last block that ends inside a vector of codes; its values of x beyond k are zeros.
+                    for (i, byte) in pairs.remainder().iter().enumerate() {
+                        let at = codes.len() / l * 2 * l + i;
+                        rest += f32::from(byte & 15) * x[at] + f32::from(byte >> 4) * x[at + l];
+                    }
+                    for (codes, x) in pairs.zip(x.chunks_exact(2 * l)) {
+                        let v = s.load_u8(codes);
+                        acc = s.fma(s.to_float(s.and_int(v, low)), s.load(x), acc);
+                        acc = s.fma(s.to_float(s.shr_int::<4>(v)), s.load(&x[l..]), acc);
+                    }
+                } else {
+                    let vectors = codes.chunks_exact(l);
+                    for (i, &byte) in vectors.remainder().iter().enumerate() {
+                        rest += w.code(byte, false) * x[codes.len() / l * l + i];
+                    }
+                    for (codes, x) in vectors.zip(x.chunks_exact(l)) {
+                        let v = if w.signed { s.load_i8(codes) } else { s.load_u8(codes) };
+                        acc = s.fma(s.to_float(v), s.load(x), acc);
+                    }
+                }
+                total = s.fma(acc, s.splat(scales[b]), total);
+                shift += scales[b] * (rest - zeros[b] * sums[b]);
+            }
+            *y = s.reduce_add(total) + shift;
+        }
+    }
+}
+
+/// Rows of codes, one scale per column (or blocks of rows): scaled sums of stretches of columns that stay in registers.
+struct Sums<'a> {
+    w: &'a FewBits,
+    bytes: &'a [u8],
+    x: &'a [f32],
+    sums: &'a [f32],
+    n0: usize,
+    y: &'a mut [f32],
+}
+
+/// Vectors of columns in registers.
+const WIDE: usize = 8;
+/// Rows asked for in advance.
+const AHEAD: usize = 8;
+
+impl SimdOp for Sums<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Sums { w, bytes, x, sums, n0, y } = self;
+        let (l, blocks) = (S::LANES, w.blocks());
+        let wide = w.block.next_multiple_of(2 * l);
+        for (piece, y) in y.chunks_mut(WIDE * l).enumerate() {
+            let col = n0 + piece * WIDE * l;
+            let width = y.len();
+            y.fill(0.0);
+            for b in 0..blocks {
+                let rows = b * w.block..((b + 1) * w.block).min(w.k);
+                let x = &x[b * wide..][..rows.len()];
+                let mut out = [0.0f32; WIDE * 16];
+                if width == WIDE * l {
+                    let mut acc = [s.splat(0.0); WIDE];
+                    for (r, &x) in rows.clone().zip(x) {
+                        let codes = &bytes[r * w.row_bytes + col..][..WIDE * l];
+                        s.prefetch(codes.as_ptr().wrapping_add(AHEAD * w.row_bytes).cast());
+                        let x = s.splat(x);
+                        for j in 0..WIDE {
+                            let codes = &codes[j * l..][..l];
+                            let v = if w.signed { s.load_i8(codes) } else { s.load_u8(codes) };
+                            acc[j] = s.fma(s.to_float(v), x, acc[j]);
+                        }
+                    }
+                    for j in 0..WIDE {
+                        s.store(&mut out[j * l..], acc[j]);
+                    }
+                } else {
+                    for (r, &x) in rows.clone().zip(x) {
+                        let codes = &bytes[r * w.row_bytes + col..][..width];
+                        for (o, &byte) in out.iter_mut().zip(codes) {
+                            *o += x * w.code(byte, false);
+                        }
+                    }
+                }
+                for (c, (y, o)) in y.iter_mut().zip(out).enumerate() {
+                    let (scale, zero) = w.scale(col + c, b);
+                    *y += scale * (o - zero * sums[b]);
+                }
+            }
+        }
+    }
+}
+
+/// `x` rounded as DynamicQuantizeLinear does it: to a byte with a scale and zero point out of its range, and back.
+pub fn rounded_to_bytes(isa: Isa, x: &[f32], to: &mut [f32]) {
+    let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(a, b), &v| (a.min(v), b.max(v)));
+    let scale = (high - low) / 255.0;
+    if scale == 0.0 {
+        return to.fill(0.0);
+    }
+    let zero = (-low / scale).round_ties_even().clamp(0.0, 255.0);
+    dispatch(isa, Rounded { x, scale, zero, to });
+}
+
+struct Rounded<'a> {
+    x: &'a [f32],
+    scale: f32,
+    zero: f32,
+    to: &'a mut [f32],
+}
+
+impl SimdOp for Rounded<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let (scale, zero) = (s.splat(self.scale), s.splat(self.zero));
+        let (least, most) = (s.splat(0.0), s.splat(255.0));
+        for (x, to) in self.x.chunks(S::LANES).zip(self.to.chunks_mut(S::LANES)) {
+            let q = s.add(s.round(s.div(s.load_tail(x), scale)), zero);
+            let q = s.min(most, s.max(least, q));
+            s.store_tail(to, s.mul(s.sub(q, zero), scale));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::gemm::{Finish, GemmShape, Mat, Rhs, gemm};
+    use crate::kernels::testing::{close, guarded, isas, values};
+
+    fn matrix(k: usize, n: usize, bits: usize, signed: bool, by_column: bool, block: usize) -> FewBits {
+        let blocks = k.div_ceil(block);
+        let row_bytes = if by_column { (blocks * block * bits).div_ceil(8) } else { n };
+        let rows = if by_column { n } else { k };
+        let bytes: Vec<u8> = (0..rows * row_bytes).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
+        let data = Tensor::from_vec(bytes, &[rows, row_bytes]).unwrap();
+        let scales = values(n * blocks, 5).iter().map(|v| 0.01 * v).collect();
+        let zeros = values(n * blocks, 6).iter().map(|v| (8.0 * v).round()).collect();
+        FewBits { k, n, bits, signed, by_column, row_bytes, block, scales, zeros, data }
+    }
+
+    #[test]
+    fn vectors_and_rows() {
+        for (k, n, block) in [(64usize, 70usize, 32usize), (50, 130, 32), (128, 64, 128), (33, 9, 33), (256, 40, 16)] {
+            for (bits, signed, by_column) in [(4, false, true), (8, false, true), (8, true, false), (8, false, false)] {
+                let w =
+                    matrix(k, n, bits, signed, by_column, if bits == 4 { block.next_multiple_of(2) } else { block });
+                assert!(w.fits());
+                let bytes = w.data.bytes().unwrap();
+                for m in [1, 3, 9] {
+                    let (x, bias, res) = (values(m * k, 1), values(n, 2), values(m * n, 3));
+                    let mut want = Vec::new();
+                    for i in 0..m {
+                        for j in 0..n {
+                            let mut column = vec![0.0; k];
+                            w.column(bytes, j, 0, &mut column);
+                            let dot: f64 = (0..k).map(|r| x[i * k + r] as f64 * column[r] as f64).sum();
+                            want.push((0.5 * dot as f32 + bias[j] + res[i * n + j]).max(0.0));
+                        }
+                    }
+                    for isa in isas() {
+                        let pool = Pool::new(2);
+                        let what = format!("{isa} {m}x{k}x{n} {bits} bits by column {by_column}");
+                        if m <= MAX_M && w.streams(isa) {
+                            let add = (0.5, Some(&bias[..]), Some(&res[..]));
+                            let got = guarded(m * n, |d| few_rows(&pool, isa, m, &x, &w, add, Act::Relu, d));
+                            close(&got, &want, 1e-4, &what);
+                        }
+                        let fin = Finish {
+                            alpha: 0.5,
+                            bias: crate::kernels::gemm::Bias::Col(&bias),
+                            residual: Some(&res),
+                            act: Act::Relu,
+                        };
+                        let shape = GemmShape { batch: 1, m, k, n };
+                        let got =
+                            guarded(m * n, |d| gemm(&pool, isa, shape, Mat::rows(&x, m, k), Rhs::Bits(&w), fin, d));
+                        close(&got, &want, 1e-4, &what);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_as_the_operator_does() {
+        let x = [-1.0f32, 0.0, 0.5, 2.0, 1.999, -0.003];
+        for isa in isas() {
+            let mut y = [f32::NAN; 6];
+            rounded_to_bytes(isa, &x, &mut y);
+            let (scale, zero) = (3.0f32 / 255.0, 85.0);
+            for (x, y) in x.iter().zip(y) {
+                let q = ((x / scale).round_ties_even() + zero).clamp(0.0, 255.0);
+                assert!((y - (q - zero) * scale).abs() < 1e-6);
+            }
+        }
+    }
+}
