@@ -12,6 +12,8 @@ use crate::simd::{Isa, Simd, SimdOp, TileMut, dispatch, math};
 
 /// Values of scores a task keeps, about.
 const SCORES: usize = 48 << 10;
+/// Fewest queries of a task that packs keys and values.
+const LEAST: usize = 48;
 /// Most queries that are computed without packing.
 const FEW: usize = 4;
 
@@ -118,12 +120,11 @@ pub fn attention(pool: &Pool, isa: Isa, shape: &Shape, of: Operands<'_>, dst: &m
         shape.check(mask, queries, keys, shape.mask, |h| h.mask, "mask");
     }
     let few = queries <= FEW && shape.q.col == 1 && shape.k.col == 1 && shape.v.col == 1;
-    // Rows per task: what the scores may take, and enough tasks for all threads, since heads alone may be few.
-    let mut rows = (SCORES / keys).next_multiple_of(isa.mr()).clamp(4 * isa.mr(), queries.max(1).max(4 * isa.mr()));
-    if pool.threads() > 1 && heads.len() < 4 * pool.threads() {
-        rows = rows.min(queries.div_ceil(4).next_multiple_of(isa.mr()));
-    }
-    let b_tile = rows.clamp(1, queries);
+    // Queries whose scores stay close; a head is one task, unless heads are too few for the threads.
+    let rows = (SCORES / keys).next_multiple_of(isa.mr()).max(4 * isa.mr());
+    let split =
+        if pool.threads() > 1 && heads.len() < 8 * pool.threads() { 8 * pool.threads() / heads.len() } else { 1 };
+    let b_tile = queries.div_ceil(split.max(1)).max(LEAST).min(queries);
     let grid =
         Grid { outer: heads.len() / inner, a: 1, b: queries, len: inner * dim_v, a_tile: 1, b_tile, len_tile: dim_v };
     let ticket = pool.ticket();
@@ -138,7 +139,10 @@ pub fn attention(pool: &Pool, isa: Isa, shape: &Shape, of: Operands<'_>, dst: &m
                 return;
             }
             let block = Block { isa, shape, head, of, ticket, index };
-            block.run(scratch, &mut tile);
+            for at in (0..tile.b_len()).step_by(rows) {
+                let n = rows.min(tile.b_len() - at);
+                block.run(scratch, &mut tile.rows(at, n));
+            }
         });
     });
 }

@@ -11,8 +11,8 @@ use super::buffer::Aligned;
 use super::epilogue::Act;
 use super::few_bits::FewBits;
 use crate::engine::pool::{Grid, Pool, Scratch};
-use crate::simd::Isa;
 use crate::simd::strip::{Strip, strip};
+use crate::simd::{Isa, Simd, SimdOp, dispatch};
 
 /// Values of k per pass.
 const KC: usize = 256;
@@ -160,49 +160,95 @@ impl PackedB {
 
 /// Columns `n0..n0 + nn` as panels `[panel][k][NR]`; the last panel may have fewer vectors, padded with zeros.
 pub(super) fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn: usize, to: &mut [f32]) {
-    let (l, nr) = (isa.lanes(), isa.nr());
-    if k == 0 {
-        return;
+    if k > 0 {
+        dispatch(isa, PackB { b, base: &b.data[batch * b.batch..], k, n0, nn, to });
     }
-    let base = &b.data[batch * b.batch..];
-    let mut at = 0;
-    let mut col = 0;
-    while col < nn {
-        let width = (nn - col).min(nr);
-        let padded = width.next_multiple_of(l);
-        let panel = &mut to[at..at + k * padded];
-        let from = (n0 + col) * b.col;
-        if b.col == 1 {
-            for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
-                row[..width].copy_from_slice(&base[r * b.row + from..][..width]);
-                row[width..].fill(0.0);
-            }
-        } else {
-            panel.fill(0.0);
-            if b.row == 1 {
-                // Columns are contiguous: eight at a time become 8-value runs of rows.
+}
+
+struct PackB<'a> {
+    b: Mat<'a>,
+    base: &'a [f32],
+    k: usize,
+    n0: usize,
+    nn: usize,
+    to: &'a mut [f32],
+}
+
+impl SimdOp for PackB<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let PackB { b, base, k, n0, nn, to } = self;
+        let (l, nr) = (S::LANES, 2 * S::LANES);
+        let mut at = 0;
+        let mut col = 0;
+        while col < nn {
+            let width = (nn - col).min(nr);
+            let padded = width.next_multiple_of(l);
+            let panel = &mut to[at..at + k * padded];
+            let from = (n0 + col) * b.col;
+            if b.col == 1 && width == nr {
+                let mut src = from;
+                for row in panel.chunks_exact_mut(nr) {
+                    let run = &base[src..src + nr];
+                    let (x, y) = (s.load(run), s.load(&run[l..]));
+                    s.store(row, x);
+                    s.store(&mut row[l..], y);
+                    src += b.row;
+                }
+            } else if b.col == 1 {
+                for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
+                    row[..width].copy_from_slice(&base[r * b.row + from..][..width]);
+                    row[width..].fill(0.0);
+                }
+            } else if b.row == 1 {
+                // Columns are contiguous: eight at a time become runs of eight in every row.
                 let mut c = 0;
                 while c + 8 <= width {
-                    let cols: [&[f32]; 8] = std::array::from_fn(|i| &base[from + (c + i) * b.col..][..k]);
-                    for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
-                        let run = cols.map(|col| col[r]);
-                        row[c..c + 8].copy_from_slice(&run);
+                    let at = from + c * b.col;
+                    let (c0, c1) = (&base[at..][..k], &base[at + b.col..][..k]);
+                    let (c2, c3) = (&base[at + 2 * b.col..][..k], &base[at + 3 * b.col..][..k]);
+                    let (c4, c5) = (&base[at + 4 * b.col..][..k], &base[at + 5 * b.col..][..k]);
+                    let (c6, c7) = (&base[at + 6 * b.col..][..k], &base[at + 7 * b.col..][..k]);
+                    let mut r = 0;
+                    for row in panel.chunks_exact_mut(padded) {
+                        let run = &mut row[c..c + 8];
+                        run[0] = c0[r];
+                        run[1] = c1[r];
+                        run[2] = c2[r];
+                        run[3] = c3[r];
+                        run[4] = c4[r];
+                        run[5] = c5[r];
+                        run[6] = c6[r];
+                        run[7] = c7[r];
+                        r += 1;
                     }
                     c += 8;
                 }
                 for c in c..width {
                     let col = &base[from + c * b.col..][..k];
-                    panel[c..].iter_mut().step_by(padded).zip(col).for_each(|(d, s)| *d = *s);
+                    for (r, x) in col.iter().enumerate() {
+                        panel[r * padded + c] = *x;
+                    }
+                }
+                if width < padded {
+                    for row in panel.chunks_exact_mut(padded) {
+                        row[width..].fill(0.0);
+                    }
                 }
             } else {
+                panel.fill(0.0);
                 for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
-                    let src = base[r * b.row + from..].iter().step_by(b.col.max(1));
-                    row[..width].iter_mut().zip(src).for_each(|(d, s)| *d = *s);
+                    let mut src = r * b.row + from;
+                    for x in &mut row[..width] {
+                        *x = base[src];
+                        src += b.col;
+                    }
                 }
             }
+            at += k * padded;
+            col += width;
         }
-        at += k * padded;
-        col += width;
     }
 }
 
