@@ -210,8 +210,7 @@ impl SimdOp for PackB<'_> {
                     let (c2, c3) = (&base[at + 2 * b.col..][..k], &base[at + 3 * b.col..][..k]);
                     let (c4, c5) = (&base[at + 4 * b.col..][..k], &base[at + 5 * b.col..][..k]);
                     let (c6, c7) = (&base[at + 6 * b.col..][..k], &base[at + 7 * b.col..][..k]);
-                    let mut r = 0;
-                    for row in panel.chunks_exact_mut(padded) {
+                    for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
                         let run = &mut row[c..c + 8];
                         run[0] = c0[r];
                         run[1] = c1[r];
@@ -221,7 +220,6 @@ impl SimdOp for PackB<'_> {
                         run[5] = c5[r];
                         run[6] = c6[r];
                         run[7] = c7[r];
-                        r += 1;
                     }
                     c += 8;
                 }
