@@ -84,42 +84,132 @@ impl FewBits {
 
     /// Columns `n0..n0 + nn` as panels `[panel][k][NR]`, as a packed product wants them.
     pub fn panels(&self, isa: Isa, n0: usize, nn: usize, to: &mut [f32]) {
-        const RUN: usize = 32;
-        let (l, nr) = (isa.lanes(), isa.nr());
         let bytes = self.data.bytes().unwrap_or_default();
-        let mut at = 0;
-        for col in (0..nn).step_by(nr) {
-            let width = (nn - col).min(nr);
-            let padded = width.next_multiple_of(l);
-            let panel = &mut to[at..at + self.k * padded];
-            at += self.k * padded;
-            if width < padded {
-                panel.fill(0.0);
-            }
-            // Runs of k of eight columns at a time, then written as runs of eight of each row.
-            for c0 in (0..width).step_by(8) {
-                let wide = 8.min(width - c0);
-                for k0 in (0..self.k).step_by(RUN) {
-                    let here = RUN.min(self.k - k0);
-                    let mut part = [[0.0f32; RUN]; 8];
-                    for (c, part) in part.iter_mut().enumerate().take(wide) {
-                        self.column(bytes, n0 + col + c0 + c, k0, &mut part[..here]);
-                    }
-                    for i in 0..here {
-                        let run: [f32; 8] = [
-                            part[0][i], part[1][i], part[2][i], part[3][i], part[4][i], part[5][i], part[6][i],
-                            part[7][i],
-                        ];
-                        panel[(k0 + i) * padded + c0..][..wide].copy_from_slice(&run[..wide]);
-                    }
-                }
-            }
-        }
+        dispatch(isa, Panels { w: self, bytes, n0, nn, to });
     }
 
     /// Whether a vector can be multiplied with the codes as they lie.
     pub fn streams(&self, isa: Isa) -> bool {
         !self.by_column || self.bits == 8 || self.block.is_multiple_of(2 * isa.lanes())
+    }
+}
+
+/// Codes of a column that are widened together.
+const RUN: usize = 32;
+
+struct Panels<'a> {
+    w: &'a FewBits,
+    bytes: &'a [u8],
+    n0: usize,
+    nn: usize,
+    to: &'a mut [f32],
+}
+
+impl SimdOp for Panels<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Panels { w, bytes, n0, nn, to } = self;
+        let (l, nr) = (S::LANES, 2 * S::LANES);
+        let mut at = 0;
+        for col in (0..nn).step_by(nr) {
+            let width = (nn - col).min(nr);
+            let padded = width.next_multiple_of(l);
+            let panel = &mut to[at..at + w.k * padded];
+            at += w.k * padded;
+            if !w.by_column && width == nr {
+                rows_of_codes(s, w, bytes, n0 + col, panel);
+                continue;
+            }
+            if width < padded {
+                panel.fill(0.0);
+            }
+            // Runs of k of eight columns at a time, then written as runs of eight of each row.
+            for c0 in (0..width).step_by(8) {
+                let (wide, first) = (8.min(width - c0), n0 + col + c0);
+                for k0 in (0..w.k).step_by(RUN) {
+                    let here = RUN.min(w.k - k0);
+                    let mut part = [[0.0f32; RUN]; 8];
+                    if w.by_column && here == RUN && wide == 8 && w.block.is_multiple_of(RUN) {
+                        run_of_codes(s, w, bytes, first, k0, &mut part);
+                    } else {
+                        for (c, part) in part.iter_mut().enumerate().take(wide) {
+                            w.column(bytes, first + c, k0, &mut part[..here]);
+                        }
+                    }
+                    for i in 0..here {
+                        let row = &mut panel[(k0 + i) * padded + c0..][..wide];
+                        if let Some(row) = row.first_chunk_mut::<8>() {
+                            // Spelled out: eight stores without a loop.
+                            row[0] = part[0][i];
+                            row[1] = part[1][i];
+                            row[2] = part[2][i];
+                            row[3] = part[3][i];
+                            row[4] = part[4][i];
+                            row[5] = part[5][i];
+                            row[6] = part[6][i];
+                            row[7] = part[7][i];
+                            continue;
+                        }
+                        for (x, part) in row.iter_mut().zip(&part) {
+                            *x = part[i];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A full panel out of rows of codes: both vectors of a row at once.
+#[inline(always)]
+fn rows_of_codes<S: Simd>(s: S, w: &FewBits, bytes: &[u8], col: usize, panel: &mut [f32]) {
+    let (l, nr) = (S::LANES, 2 * S::LANES);
+    let (mut scales, mut zeros) = ([0.0f32; 32], [0.0f32; 32]);
+    for (r, row) in panel.chunks_exact_mut(nr).enumerate() {
+        if r % w.block == 0 {
+            for c in 0..nr {
+                (scales[c], zeros[c]) = w.scale(col + c, r / w.block);
+            }
+        }
+        let codes = &bytes[r * w.row_bytes + col..][..nr];
+        for j in 0..2 {
+            let codes = &codes[j * l..][..l];
+            let v = if w.signed { s.load_i8(codes) } else { s.load_u8(codes) };
+            let x = s.sub(s.to_float(v), s.load(&zeros[j * l..]));
+            s.store(&mut row[j * l..], s.mul(x, s.load(&scales[j * l..])));
+        }
+    }
+}
+
+/// A run of eight columns of codes, inside one block.
+#[inline(always)]
+fn run_of_codes<S: Simd>(s: S, w: &FewBits, bytes: &[u8], col: usize, k0: usize, to: &mut [[f32; RUN]; 8]) {
+    let l = S::LANES;
+    let low = s.splat_int(15);
+    for (c, to) in to.iter_mut().enumerate() {
+        let (scale, zero) = w.scale(col + c, k0 / w.block);
+        let (scale, zero) = (s.splat(scale), s.splat(zero));
+        let codes = &bytes[(col + c) * w.row_bytes + k0 * w.bits / 8..][..RUN * w.bits / 8];
+        if w.bits == 8 {
+            for (codes, to) in codes.chunks_exact(l).zip(to.chunks_exact_mut(l)) {
+                let v = if w.signed { s.load_i8(codes) } else { s.load_u8(codes) };
+                s.store(to, s.mul(s.sub(s.to_float(v), zero), scale));
+            }
+            continue;
+        }
+        let (mut even, mut odd) = ([0.0f32; RUN / 2], [0.0f32; RUN / 2]);
+        for (i, codes) in codes.chunks_exact(l).enumerate() {
+            let v = s.load_u8(codes);
+            let x = s.mul(s.sub(s.to_float(s.and_int(v, low)), zero), scale);
+            s.store(&mut even[i * l..], x);
+            let x = s.mul(s.sub(s.to_float(s.shr_int::<4>(v)), zero), scale);
+            s.store(&mut odd[i * l..], x);
+        }
+        for i in 0..RUN / 2 {
+            to[2 * i] = even[i];
+            to[2 * i + 1] = odd[i];
+        }
     }
 }
 
