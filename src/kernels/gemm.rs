@@ -20,6 +20,8 @@ const KC: usize = 256;
 const PACK: usize = 48 << 10;
 /// Bytes of A that a pass reuses.
 const A_BYTES: usize = 160 << 10;
+/// Bytes of the result that passes over k come back to.
+const C_BYTES: usize = 160 << 10;
 /// Multiply-adds below which a task is not split further.
 const MIN_TASK_MADDS: usize = 200_000;
 /// Tasks per thread to aim at.
@@ -397,16 +399,20 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
             }
             let panels = nn.div_ceil(nr);
             let streamed = matches!(b, Rhs::Packed(_));
-            for k0 in (0..k).step_by(kc) {
+            // Columns whose part of the result stays in the second-level cache over the passes.
+            let group = (C_BYTES / (4 * mm.max(1) * nr)).max(1);
+            // The columns and the part of the packed matrix of a panel in the pass from `k0`.
+            let part = |p: usize, k0: usize| {
+                let nb = (nn - p * nr).div_ceil(l).min(2);
+                (nb, &rhs[first + k * p * nr + k0 * nb * l..][..kc.min(k - k0) * nb * l])
+            };
+            let passes = (0..panels).step_by(group).flat_map(|p0| (0..k).step_by(kc).map(move |k0| (p0, k0)));
+            for (p0, k0) in passes {
+                let end = (p0 + group).min(panels);
                 let here = kc.min(k - k0);
                 let last = k0 + here == k;
-                // The columns and the part of the packed matrix of a panel in this pass.
-                let part = |p: usize| {
-                    let nb = (nn - p * nr).div_ceil(l).min(2);
-                    (nb, &rhs[first + k * p * nr + k0 * nb * l..][..here * nb * l])
-                };
-                for p in 0..panels {
-                    let (col, (nb, wei)) = (p * nr, part(p));
+                for p in p0..end {
+                    let (col, (nb, wei)) = (p * nr, part(p, k0));
                     let mut padded = [0.0f32; 32];
                     let bias = match fin.bias {
                         Bias::Col(c) => {
@@ -415,6 +421,13 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
                             padded[..width].copy_from_slice(&c[..width]);
                             Some(&padded[..nb * l])
                         }
+                        _ => None,
+                    };
+                    let next = match () {
+                        _ if !streamed => None,
+                        _ if p + 1 < end => Some((p + 1, k0)),
+                        _ if !last => Some((p0, k0 + here)),
+                        _ if end < panels => Some((end, 0)),
                         _ => None,
                     };
                     let job = Strip {
@@ -427,7 +440,7 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
                         accumulate: k0 > 0 || matches!(fin.bias, Bias::Row(_)),
                         residual: fin.residual.filter(|_| last),
                         clamp: if last { clamp } else { (f32::NEG_INFINITY, f32::INFINITY) },
-                        next: if streamed && p + 1 < panels { part(p + 1).1 } else { &[] },
+                        next: next.map_or(&[], |(p, k0)| part(p, k0).1),
                     };
                     strip(isa, &job, col, &mut tile);
                     if let Some(act) = after.filter(|_| last) {
