@@ -299,6 +299,35 @@ fn fused_models() -> Vec<Model> {
             }
         }
     }
+    // Transposed convolutions: taps that overlap, touch and leave gaps, cropped, padded at the end, in groups, of one axis.
+    for (i, &(ic, oc, k, s, p, extra, dil, g)) in [
+        (16usize, 8usize, 2usize, 2usize, 0usize, 0usize, 1usize, 1usize),
+        (12, 20, 4, 2, 1, 0, 1, 1),
+        (7, 5, 3, 1, 1, 0, 1, 1),
+        (8, 12, 3, 2, 1, 1, 1, 4),
+        (6, 6, 2, 3, 0, 2, 1, 1),
+        (9, 4, 3, 2, 2, 0, 2, 1),
+    ]
+    .iter()
+    .enumerate()
+    {
+        for one_axis in [false, true] {
+            let mut d = Draft::new(&format!("transposed {ic}->{oc} k{k} s{s} p{p} d{dil} g{g}, one axis={one_axis}"));
+            let n = if one_axis { 1 } else { 2 };
+            let dims = |lead: [usize; 2], a: usize| [&lead[..], &[a, a + 1][..n]].concat();
+            d.input("x", f(&dims([2, ic], 9), i as u64)).constant("b", f(&[oc], 3));
+            d.constant("w", f(&[vec![ic, oc / g], vec![k; n]].concat(), 2));
+            let attrs = [
+                ("pads", ints(&vec![p as i64; 2 * n])),
+                ("strides", ints(&vec![s as i64; n])),
+                ("dilations", ints(&vec![dil as i64; n])),
+                ("output_padding", ints(&vec![extra as i64; n])),
+                ("group", Attr::Int(g as i64)),
+            ];
+            d.node("ConvTranspose", &["x", "w", "b"], &["c"], &attrs).node("Relu", &["c"], &["y"], &[]);
+            all.push(d.done(&["y"]));
+        }
+    }
     // Wide enough for Winograd, and so little work that it is not.
     for (c, hw) in [(32usize, 30usize), (64, 14), (96, 7)] {
         let mut d = Draft::new(&format!("3x3 of {c} channels on {hw}"));

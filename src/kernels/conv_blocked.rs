@@ -237,24 +237,40 @@ impl Conv {
         let mut packed = Aligned::zeros(len);
         for p in &pairs {
             let nr = p.nb * l;
-            for o in 0..nr.min(oc - p.block * l) {
+            let width = nr.min(oc - p.block * l);
+            let to = packed[p.wei..].chunks_exact_mut(nr);
+            if g == 1 {
+                // Row by row of the packed panel: where each value lies within the weights of an output channel.
+                let rows = &wei[p.block * l * icg * taps..][..width * icg * taps];
+                let gather = |k: usize, row: &mut [f32]| {
+                    row.iter_mut().zip(rows[k..].iter().step_by(icg * taps)).for_each(|(d, w)| *d = *w);
+                };
+                if kind == Kind::Plain {
+                    to.take(icg * taps).enumerate().for_each(|(k, row)| gather(k, row));
+                    continue;
+                }
+                let mut to = to;
+                for kb in 0..p.icb.1 {
+                    let here = if kb + 1 == p.icb.1 { p.c_last } else { l };
+                    for t in 0..taps {
+                        for (c, row) in (&mut to).take(here).enumerate() {
+                            gather((kb * l + c) * taps + t, row);
+                        }
+                    }
+                }
+                continue;
+            }
+            for o in 0..width {
                 let channel = p.block * l + o;
                 let row = &wei[channel * icg * taps..][..icg * taps];
                 let first = channel / ocg * icg;
                 for (i, w) in row.chunks_exact(taps).enumerate() {
+                    let c = first + i;
+                    let kb = c / l - p.icb.0;
+                    // [icb][tap][ci], the last block being shorter
+                    let here = if c / l + 1 == p.icb.1 { p.c_last } else { l };
                     for (t, &w) in w.iter().enumerate() {
-                        let k = match kind {
-                            // [ic][tap]
-                            Kind::Plain => i * taps + t,
-                            // [icb][tap][ci], the last block being shorter
-                            _ => {
-                                let c = first + i;
-                                let kb = c / l - p.icb.0;
-                                let here = if c / l + 1 == p.icb.1 { p.c_last } else { l };
-                                (kb * taps * l) + t * here + c % l
-                            }
-                        };
-                        packed[p.wei + k * nr + o] = w;
+                        packed[p.wei + (kb * taps * l + t * here + c % l) * nr + o] = w;
                     }
                 }
             }

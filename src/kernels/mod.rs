@@ -22,6 +22,7 @@ mod attention_step;
 mod chain;
 mod channels;
 mod conv;
+mod deconv;
 mod join;
 mod pointwise;
 mod product;

@@ -2,7 +2,7 @@
 
 use super::task::Entry;
 use super::{
-    affine, attention_step, chain, channels, conv, join, pointwise, product, recurrent, reorder_step, resize2d, rows,
+    affine, attention_step, chain, channels, conv, deconv, join, pointwise, product, recurrent, reorder_step, resize2d, rows,
     winograd,
 };
 
@@ -12,6 +12,7 @@ pub const TABLE: &[Entry] = &[
     chain::ENTRY,
     winograd::F4,
     winograd::F2,
+    deconv::ENTRY,
     product::GEMV,
     product::GEMM,
     product::FEW_BITS,

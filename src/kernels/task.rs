@@ -112,6 +112,17 @@ pub enum Kind {
         /// What is done to x first (pointwise convolutions only).
         pre: Option<Pre>,
     },
+    /// `act(conv_transpose(x) + bias)`. Operand: x.
+    ConvTranspose {
+        /// Geometry (one or two spatial axes).
+        geometry: crate::ops::conv_transpose::Geometry,
+        /// Weights `[ic, oc/g, kh, kw]`.
+        weights: Tensor,
+        /// Bias `[oc]`.
+        bias: Option<Vec<f32>>,
+        /// Activation.
+        act: Act,
+    },
     /// Convolutions one after the other. Operands: x, then the residual if there is one.
     ConvChain(Box<ConvChain>),
     /// `act(alpha · a·b + bias [+ residual])`, batched. Operands: a, b unless constant, then the residual.

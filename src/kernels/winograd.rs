@@ -15,7 +15,7 @@ use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::error::{Error, Result};
 use crate::simd::panel::{Panel, PanelDst, PanelSrc, panel};
-use crate::simd::winograd::{self, Rows};
+use crate::simd::winograd::{self, MAX_POINTS, Rows, TOGETHER};
 use crate::simd::{Isa, TileMut};
 
 pub(super) const F2: Entry =
@@ -118,14 +118,23 @@ impl Winograd {
         let ocb = oc.div_ceil(l);
         let per_point = ocb * l * ic;
         let mut packed = Aligned::zeros(points * per_point);
-        for o in 0..oc {
-            let (pair, inner) = (o / (2 * l), o % (2 * l));
-            let width = (ocb - 2 * pair).min(2) * l;
+        let mut taps = [[0.0f32; TOGETHER]; 9];
+        let mut transformed = [[0.0f32; TOGETHER]; MAX_POINTS];
+        for first in (0..oc).step_by(TOGETHER) {
+            let (pair, inner) = (first / (2 * l), first % (2 * l));
+            let room = (ocb - 2 * pair).min(2) * l;
+            // Filters beyond the last channel are zero; there may be no room for them.
+            let (count, stored) = ((oc - first).min(TOGETHER), (room - inner).min(TOGETHER));
             for i in 0..ic {
-                let g: &[f32; 9] = wei[(o * ic + i) * 9..][..9].try_into().unwrap_or(&[0.0; 9]);
-                let u = winograd::filter(m, g);
-                for (p, u) in u[..points].iter().enumerate() {
-                    packed[p * per_point + pair * 2 * l * ic + i * width + inner] = *u;
+                for (t, tap) in taps.iter_mut().enumerate() {
+                    let of_channel = wei[(first * ic + i) * 9 + t..].iter().step_by(ic * 9);
+                    tap[count..].fill(0.0);
+                    tap[..count].iter_mut().zip(of_channel).for_each(|(d, w)| *d = *w);
+                }
+                winograd::filters(m, &taps, &mut transformed);
+                let at = pair * 2 * l * ic + i * room + inner;
+                for (p, u) in transformed[..points].iter().enumerate() {
+                    packed[p * per_point + at..][..stored].copy_from_slice(&u[..stored]);
                 }
             }
         }

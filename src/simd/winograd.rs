@@ -12,10 +12,13 @@ use super::{Isa, Simd, SimdOp, TileMut, dispatch};
 /// Most positions of a tile, 6×6.
 pub const MAX_POINTS: usize = 36;
 
-/// `G g Gᵀ` of one 3×3 filter, in double precision, `(m+2)²` values.
-pub fn filter(m: usize, g: &[f32; 9]) -> [f32; MAX_POINTS] {
-    const G2: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
-    const G4: [[f64; 3]; 6] = [
+/// Filters that are transformed together.
+pub const TOGETHER: usize = 16;
+
+/// `G g Gᵀ` of [`TOGETHER`] 3×3 filters: `g[3·row + column]` holds one tap of each, `out[(m+2)·row + column]` one position.
+pub fn filters(m: usize, g: &[[f32; TOGETHER]; 9], out: &mut [[f32; TOGETHER]; MAX_POINTS]) {
+    const G2: [[f32; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
+    const G4: [[f32; 3]; 6] = [
         [1.0 / 4.0, 0.0, 0.0],
         [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
         [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
@@ -23,20 +26,17 @@ pub fn filter(m: usize, g: &[f32; 9]) -> [f32; MAX_POINTS] {
         [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
         [0.0, 0.0, 1.0],
     ];
-    let rows: &[[f64; 3]] = if m == 2 { &G2 } else { &G4 };
-    let mut out = [0.0; MAX_POINTS];
+    let rows: &[[f32; 3]] = if m == 2 { &G2 } else { &G4 };
+    let n = rows.len();
+    let weigh = |k: &[f32; 3], x: [&[f32; TOGETHER]; 3]| -> [f32; TOGETHER] {
+        std::array::from_fn(|i| k[0] * x[0][i] + k[1] * x[1][i] + k[2] * x[2][i])
+    };
     for (i, a) in rows.iter().enumerate() {
+        let row: [[f32; TOGETHER]; 3] = std::array::from_fn(|c| weigh(a, [&g[c], &g[3 + c], &g[6 + c]]));
         for (j, b) in rows.iter().enumerate() {
-            let mut sum = 0.0;
-            for r in 0..3 {
-                for c in 0..3 {
-                    sum += a[r] * f64::from(g[3 * r + c]) * b[c];
-                }
-            }
-            out[i * rows.len() + j] = sum as f32;
+            out[i * n + j] = weigh(b, [&row[0], &row[1], &row[2]]);
         }
     }
-    out
 }
 
 /// One channel block's side of a row of tiles.

@@ -5,6 +5,7 @@ use super::{Item, Walk};
 use crate::ir::{Node, NodeId, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind};
 use crate::ops::Op;
+use crate::ops::conv_transpose::ConvTranspose;
 use crate::tensor::Tensor;
 
 impl Walk<'_> {
@@ -73,6 +74,19 @@ impl Walk<'_> {
         covers.extend(more);
         let kind = Kind::Conv { geometry, weights, bias, act, residual: residual.is_some(), pre: None };
         Some(self.finish(kind, covers, srcs, out))
+    }
+
+    pub(super) fn conv_transpose(&self, id: NodeId, node: &Node, conv: &ConvTranspose, out: ValueId) -> Option<Item> {
+        let (x, w) = (node.inputs[0]?, node.inputs[1]?);
+        let geometry = conv.geometry(&self.dims(x)?, &self.dims(w)?).ok().filter(|g| g.axes.len() <= 2)?;
+        let weights = self.value(w).filter(|_| self.is_static(w))?.clone();
+        let bias = match node.inputs.get(2).copied().flatten() {
+            Some(b) => Some(self.floats(b)?),
+            None => None,
+        };
+        let (act, out, more) = self.activation(out);
+        let covers = std::iter::once(id).chain(more).collect();
+        Some(self.finish(Kind::ConvTranspose { geometry, weights, bias, act }, covers, vec![x], out))
     }
 
     /// A constant that is one number per channel of an activation of `rank` dims (channels second), or one for all.

@@ -237,6 +237,7 @@ impl Walk<'_> {
         // Every operand must be f32 with a known shape; constants that describe (shapes, axes) are read by `meaning`.
         match &node.op {
             Op::Conv(conv) => self.conv(id, node, conv, out),
+            Op::ConvTranspose(conv) => self.conv_transpose(id, node, conv, out),
             Op::MatMul(_) => self.matmul(id, node, &node.op, out, Act::None),
             Op::NBits(_) => self.nbits(id, node, out),
             Op::Rnn(rnn) => self.recurrent(id, node, rnn),
