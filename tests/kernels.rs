@@ -328,6 +328,18 @@ fn fused_models() -> Vec<Model> {
             all.push(d.done(&["y"]));
         }
     }
+    // Repetitions, and results nobody reads: an activation of an activation is no repetition of it.
+    let mut d = Draft::new("repeated and unread nodes");
+    d.input("x", f(&[1, 16, 6, 6], 1)).constant("w", f(&[16, 16, 3, 3], 2));
+    for i in ["0", "1"] {
+        let name = |what: &str| format!("{what}{i}");
+        d.node("Conv", &["x", "w"], &[&name("c")], &[]).node("Exp", &[&name("c")], &[&name("e")], &[]);
+        d.node("Exp", &[&name("e")], &[&name("ee")], &[]).node("Sigmoid", &[&name("c")], &[&name("s")], &[]);
+        d.node("Identity", &[&name("s")], &[&name("i")], &[]);
+    }
+    d.node("Mul", &["c1", "i1"], &["silu"], &[]).node("Add", &["e0", "i0"], &["a"], &[]);
+    d.node("Relu", &["ee0"], &["nobody"], &[]).node("Add", &["silu", "a"], &["y"], &[]);
+    all.push(d.done(&["y", "e1", "s1"]));
     // Wide enough for Winograd, and so little work that it is not.
     for (c, hw) in [(32usize, 30usize), (64, 14), (96, 7)] {
         let mut d = Draft::new(&format!("3x3 of {c} channels on {hw}"));

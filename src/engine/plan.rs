@@ -198,6 +198,11 @@ impl Planner<'_> {
         match &item.work {
             Work::Kernel(kind) => self.fast(item, kind, step),
             Work::View => self.view(item, step),
+            Work::Unused => {
+                step.kernel = "unused".into();
+                self.push(Exec::Nothing, step);
+                Ok(())
+            }
             Work::Fallback(why) => {
                 step.declined.extend(why.clone());
                 self.fallback(item, step)
@@ -348,6 +353,18 @@ impl Planner<'_> {
         let (from, to) = (item.srcs[0], item.dsts[0]);
         step.kernel = "view".into();
         let dims = self.graph.value(to).fact.shape.concrete();
+        // The same value by another name: in whatever layouts it has.
+        if self.made.contains_key(&from) && self.graph.value(from).fact.shape.concrete() == dims {
+            for layout in [Layout::Plain, Layout::Blocked] {
+                if let Some(&b) = self.at.get(&(from, layout)) {
+                    self.use_buffer(b);
+                    self.at.insert((to, layout), b);
+                }
+            }
+            self.made.insert(to, self.layout(from));
+            self.push(Exec::Nothing, step);
+            return Ok(());
+        }
         match (fast_dims(self.graph, from), dims) {
             (Some(_), Some(_)) if self.made.contains_key(&from) => {
                 let Place::Buffer(b) = self.place(from, Layout::Plain)? else {

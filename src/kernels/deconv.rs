@@ -31,7 +31,7 @@ struct Deconv {
 
 fn axes(g: &Geometry) -> Option<[Axis; 2]> {
     match g.axes.as_slice() {
-        [x] => Some([Axis { k: 1, s: 1, d: 1, begin: 0, i: 1, o: 1, ..*x }, *x]),
+        [x] => Some([Axis { k: 1, s: 1, d: 1, begin: 0, i: 1, o: 1 }, *x]),
         [y, x] => Some([*y, *x]),
         _ => None,
     }

@@ -2,8 +2,8 @@
 
 use super::task::Entry;
 use super::{
-    affine, attention_step, chain, channels, conv, deconv, join, pointwise, product, recurrent, reorder_step, resize2d, rows,
-    winograd,
+    affine, attention_step, chain, channels, conv, deconv, join, pointwise, product, recurrent, reorder_step, resize2d,
+    rows, winograd,
 };
 
 /// All kernels.

@@ -14,7 +14,10 @@ mod inputs;
 mod norms;
 mod products;
 mod recurrent;
+mod repeats;
 mod views;
+
+use repeats::Repeats;
 
 use super::meaning as read;
 use super::plan::fast_dims;
@@ -33,6 +36,8 @@ pub(super) enum Work {
     Kernel(Box<Kind>),
     /// Not at all: the result is the operand under another shape.
     View,
+    /// Not at all: nobody reads it.
+    Unused,
     /// By the operator's reference kernel, and why.
     Fallback(Option<String>),
 }
@@ -69,6 +74,7 @@ struct Walk<'g> {
     covered: Vec<bool>,
     /// Composite activations by the value they start from.
     composites: HashMap<ValueId, Composite>,
+    repeats: Repeats,
 }
 
 /// The work items of a graph, in execution order, for kernels of `lanes` lanes.
@@ -78,9 +84,11 @@ struct Walk<'g> {
 pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize) -> Result<Vec<Item>> {
     let n = graph.values().len();
     let mut readers = vec![Vec::new(); n];
-    for (id, node) in graph.iter().filter(|(_, node)| !node.is_static) {
-        for v in node.inputs.iter().flatten() {
-            readers[v.0 as usize].push(id);
+    let repeats = repeats::find(graph);
+    for (id, node) in graph.iter().filter(|(id, node)| !node.is_static && repeats.live[id.0 as usize]) {
+        match repeats.same.get(&id) {
+            Some(v) => readers[v.0 as usize].push(id),
+            None => node.inputs.iter().flatten().for_each(|v| readers[v.0 as usize].push(id)),
         }
     }
     let mut is_output = vec![false; n];
@@ -92,6 +100,7 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize) -> Result<Ve
         is_output,
         covered: vec![false; graph.nodes().len()],
         composites: HashMap::new(),
+        repeats,
     };
     w.find_composites();
     let mut items = w.attentions();
@@ -171,6 +180,8 @@ impl Walk<'_> {
     /// The only node that reads a value, if nobody else (and no graph output) does and no earlier item has taken it.
     fn sole_reader(&self, v: ValueId) -> Option<NodeId> {
         match self.readers[v.0 as usize].as_slice() {
+            // A node that only shows a value again does nothing to it.
+            [one] if self.repeats.same.contains_key(one) => None,
             [one] if !self.is_output[v.0 as usize] && !self.covered[one.0 as usize] => Some(*one),
             _ => None,
         }
@@ -178,10 +189,12 @@ impl Walk<'_> {
     fn output(&self, id: NodeId) -> Option<ValueId> {
         self.graph.node(id).outputs.first().copied().flatten()
     }
-    /// The node that makes a value, if it runs per inference.
+    /// The node that makes a value, if it runs per inference and is no repetition.
     fn producer(&self, v: ValueId) -> Option<(NodeId, &Node)> {
         match self.graph.value(v).source {
-            Source::Node(id, 0) if !self.graph.node(id).is_static => Some((id, self.graph.node(id))),
+            Source::Node(id, 0) if !self.graph.node(id).is_static && !self.repeats.same.contains_key(&id) => {
+                Some((id, self.graph.node(id)))
+            }
             _ => None,
         }
     }
@@ -201,7 +214,13 @@ impl Walk<'_> {
             srcs: Vec::new(),
             dsts: Vec::new(),
         };
+        if !self.repeats.live[id.0 as usize] {
+            return Ok(Item { work: Work::Unused, covers: vec![id], srcs: Vec::new(), dsts: Vec::new() });
+        }
         let Some(out) = self.output(id) else { return Ok(fallback(None)) };
+        if let Some(&first) = self.repeats.same.get(&id) {
+            return Ok(Item { work: Work::View, covers: vec![id], srcs: vec![first], dsts: vec![out] });
+        }
         if let Some(item) = self.shuffle(id, node) {
             return Ok(item);
         }
