@@ -21,7 +21,7 @@ const BAND_BYTES: usize = 160 << 10;
 /// Bytes of expanded rows of two channel blocks.
 const PAIR_BYTES: usize = 64 << 10;
 /// Bytes of a map from which on writing and reading it again costs more than working in bands.
-const WORTH_BYTES: usize = 384 << 10;
+const WORTH_BYTES: usize = 700 << 10;
 
 /// Whether a chain of these parts is worth a band: what would otherwise be written between them leaves the second-level cache.
 pub fn worth(parts: &[&ConvPart]) -> bool {

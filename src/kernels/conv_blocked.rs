@@ -347,6 +347,11 @@ impl Conv {
         (self.shape.madds() / MIN_TASK_MADDS).clamp(1, most)
     }
 
+    /// The weights after the ones in use, if any.
+    fn next(&self, from: usize, len: usize) -> &[f32] {
+        &self.wei[from.min(self.wei.len())..(from + len).min(self.wei.len())]
+    }
+
     /// All products of one pair of output blocks, then the activation that is not a clamp.
     fn products(
         &self,
@@ -383,6 +388,7 @@ impl Conv {
             let job = Panel {
                 from: src,
                 wei: &self.wei[p.wei + kb * per_block..],
+                next: self.next(p.wei + (kb + here) * per_block, here * per_block),
                 nb: p.nb,
                 bias: Some(&self.bias[p.block * l..][..p.nb * l]),
                 accumulate: kb > 0,

@@ -287,6 +287,7 @@ impl Winograd {
         let mut block = blocks.start;
         while block < blocks.end {
             let nb = (ocb - block).min(2);
+            let at = p * per_point + block * l * s.ic;
             let job = Panel {
                 from: PanelSrc {
                     src: maps,
@@ -298,7 +299,8 @@ impl Winograd {
                     taps: &[0],
                     plain: false,
                 },
-                wei: &self.wei[p * per_point + block * l * s.ic..],
+                wei: &self.wei[at..],
+                next: &self.wei[(at + nb * l * s.ic).min(self.wei.len())..(at + 2 * nb * l * s.ic).min(self.wei.len())],
                 nb,
                 bias: None,
                 accumulate: false,

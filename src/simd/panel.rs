@@ -70,8 +70,12 @@ pub struct Panel<'a> {
     pub residual: Option<&'a [f32]>,
     /// Applied last; `(-inf, inf)` changes nothing.
     pub clamp: (f32, f32),
+    /// What the next pass will read of the weights: asked for while this one works.
+    pub next: &'a [f32],
 }
 
+/// Values per cache line.
+const LINE: usize = 16;
 /// Pixels per tile of a plain source, largest first.
 const PLAIN_SHAPES: [usize; 5] = [14, 6, 4, 2, 1];
 
@@ -89,6 +93,8 @@ struct Raw {
     accumulate: bool,
     lo: f32,
     hi: f32,
+    next: *const f32,
+    next_lines: usize,
 }
 
 /// Values of packed weights a pass needs.
@@ -178,7 +184,7 @@ impl SimdOp for Run<'_, '_, '_> {
                 r[dst.origin..].as_ptr()
             }
         };
-        let raw = Raw {
+        let mut raw = Raw {
             wei: p.wei.as_ptr(),
             bias: p.bias.map_or(zeros.as_ptr(), <[f32]>::as_ptr),
             taps: taps.as_ptr(),
@@ -191,6 +197,8 @@ impl SimdOp for Run<'_, '_, '_> {
             accumulate: p.accumulate,
             lo: p.clamp.0,
             hi: p.clamp.1,
+            next: p.next.as_ptr(),
+            next_lines: 0,
         };
         // Columns of the last vector(s) that exist, when the segment ends inside the panel.
         let cut = match to {
@@ -199,6 +207,9 @@ impl SimdOp for Run<'_, '_, '_> {
         };
         let most = if p.nb == 1 { S::MR_ONE } else { S::MR };
         let tiles = px.div_ceil(most);
+        // Lines of the next weights for each tile to ask for.
+        let lines = (p.next.len() / LINE).div_ceil(tiles * rows);
+        let mut asked = 0;
         for row in 0..rows {
             let mut at = 0;
             let mut t = 0;
@@ -210,6 +221,9 @@ impl SimdOp for Run<'_, '_, '_> {
                     px / tiles + usize::from(t < px % tiles)
                 };
                 t += 1;
+                raw.next_lines = lines.min(p.next.len() / LINE - asked);
+                raw.next = p.next[asked * LINE..].as_ptr();
+                asked += raw.next_lines;
                 // SAFETY: `row < rows`, `at + n <= px`: inside what was checked above for the source, and inside
                 // the tile's own segments for the destination and the residual (null only when absent).
                 unsafe {
@@ -332,6 +346,9 @@ unsafe fn tile<S: Simd, const PX: usize, const NB: usize, const PLAIN: bool>(
     // SAFETY: every pointer below stays inside what the caller vouches for.
     unsafe {
         let l = S::LANES;
+        for i in 0..raw.next_lines {
+            s.prefetch_far(raw.next.wrapping_add(i * LINE));
+        }
         let mut acc = [[s.splat(0.0); NB]; PX];
         if raw.accumulate {
             for (i, row) in acc.iter_mut().enumerate() {
@@ -360,15 +377,19 @@ unsafe fn tile<S: Simd, const PX: usize, const NB: usize, const PLAIN: bool>(
                 for t in 0..raw.n_taps {
                     let at = block.add(*raw.taps.add(t));
                     let mut c = 0;
-                    while c + 2 <= cn {
+                    // Spelled out: whole blocks are the rule.
+                    while c + 4 <= cn {
                         step::<S, PX, NB>(s, &mut acc, at.add(c), l, wei);
                         step::<S, PX, NB>(s, &mut acc, at.add(c + 1), l, wei.add(NB * l));
-                        wei = wei.add(2 * NB * l);
-                        c += 2;
+                        step::<S, PX, NB>(s, &mut acc, at.add(c + 2), l, wei.add(2 * NB * l));
+                        step::<S, PX, NB>(s, &mut acc, at.add(c + 3), l, wei.add(3 * NB * l));
+                        wei = wei.add(4 * NB * l);
+                        c += 4;
                     }
-                    if c < cn {
+                    while c < cn {
                         step::<S, PX, NB>(s, &mut acc, at.add(c), l, wei);
                         wei = wei.add(NB * l);
+                        c += 1;
                     }
                 }
                 block = block.wrapping_add(raw.kb_stride);
