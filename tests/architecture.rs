@@ -43,7 +43,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("half", &["src/tensor/", "src/ops/cast.rs"]),
     ("indicatif", &["src/cli/progress.rs"]),
     ("libm", &["src/ops/unary.rs"]),
-    ("memmap2", &["src/onnx/map.rs"]),
+    ("memmap2", &["src/onnx/map.rs", "src/tensor/pages.rs"]),
     ("onnx_protobuf", &["src/onnx/write.rs"]),
     ("prettytable", &["src/report/table.rs"]),
     ("prost", &["src/onnx/"]),

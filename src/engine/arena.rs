@@ -3,6 +3,7 @@
 //! Values that are never alive together share memory. Placement is best fit by decreasing size over the intervals, which comes
 //! close to the liveness bound. Borrows are split off the one slice in address order, so disjointness is checked, not assumed.
 
+use crate::tensor::Pages;
 use std::ops::Range;
 
 /// A buffer to place: its size and the steps during which it is alive (both ends included).
@@ -53,17 +54,13 @@ pub fn place(requests: &[Request]) -> (Vec<usize>, usize) {
 
 /// The memory.
 pub struct Arena {
-    memory: Vec<f32>,
-    start: usize,
+    memory: Pages,
 }
 
 impl Arena {
     /// `len` values, starting on a cache line.
     pub fn new(len: usize) -> Arena {
-        let memory = vec![0f32; len + LINE];
-        // `align_offset` may say "impossible" (usize::MAX); alignment is a matter of speed only.
-        let start = memory.as_ptr().align_offset(64).min(LINE);
-        Arena { memory, start }
+        Arena { memory: Pages::zeros(len) }
     }
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
@@ -75,14 +72,14 @@ impl Arena {
     }
     /// One range, to read.
     pub fn slice(&self, range: Range<usize>) -> &[f32] {
-        &self.memory[self.start + range.start..self.start + range.end]
+        &self.memory[range]
     }
     /// Splits the memory into the given ranges, which must not overlap and must be in address order; `give` gets them in that order.
     ///
     /// # Panics
     /// If ranges overlap: a defect of the plan.
     pub fn split<'a>(&'a mut self, ranges: &[Range<usize>], mut give: impl FnMut(&'a mut [f32])) {
-        let mut rest: &'a mut [f32] = &mut self.memory[self.start..];
+        let mut rest: &'a mut [f32] = &mut self.memory[..];
         let mut at = 0;
         for r in ranges {
             assert!(r.start >= at, "the plan lets two buffers overlap");

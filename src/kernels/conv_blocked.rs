@@ -12,12 +12,12 @@
 //! Channels are padded to whole blocks in the destination: padded weights and bias are zero, padded lanes of a
 //! source are never read (dense) or never leave their lane (depthwise).
 
-use super::buffer::Aligned;
 use super::epilogue::Act;
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::depthwise::{Depthwise, depthwise};
 use crate::simd::panel::{Panel, PanelDst, PanelSrc, panel, panel_wei_len};
 use crate::simd::{Isa, Simd, SimdOp, TileMut, dispatch};
+use crate::tensor::Pages;
 
 /// Shape of a 2-D convolution. Padding is given per side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,8 +154,8 @@ pub struct Conv {
     shape: ConvShape,
     isa: Isa,
     kind: Kind,
-    wei: Aligned,
-    bias: Aligned,
+    wei: Pages,
+    bias: Pages,
     pairs: Vec<Pair>,
     pre: Option<PreMap>,
 }
@@ -163,7 +163,7 @@ pub struct Conv {
 /// What a pointwise convolution does to its source first: `act(x · scale + shift)`, padded to whole blocks.
 #[derive(Clone, Debug)]
 struct PreMap {
-    affine: Option<(Aligned, Aligned)>,
+    affine: Option<(Pages, Pages)>,
     act: Act,
 }
 
@@ -197,12 +197,12 @@ impl Conv {
             SrcLayout::Blocked => Kind::Direct,
         };
         let ocb = oc.div_ceil(l);
-        let mut padded = Aligned::zeros(ocb.next_multiple_of(2) * l);
+        let mut padded = Pages::zeros(ocb.next_multiple_of(2) * l);
         if let Some(b) = bias {
             padded[..oc].copy_from_slice(b);
         }
         if kind == Kind::Depthwise {
-            let mut packed = Aligned::zeros(ocb * taps * l);
+            let mut packed = Pages::zeros(ocb * taps * l);
             for c in 0..oc {
                 for t in 0..taps {
                     packed[((c / l) * taps + t) * l + c % l] = wei[c * taps + t];
@@ -234,7 +234,7 @@ impl Conv {
             };
             block += nb;
         }
-        let mut packed = Aligned::zeros(len);
+        let mut packed = Pages::zeros(len);
         for p in &pairs {
             let nr = p.nb * l;
             let width = nr.min(oc - p.block * l);
@@ -283,7 +283,7 @@ impl Conv {
         assert_eq!(self.kind, Kind::Pointwise, "{:?}: a map of the source of a window", self.shape);
         let ic = self.shape.ic;
         let padded = |v: &[f32]| {
-            let mut out = Aligned::zeros(ic.next_multiple_of(self.isa.lanes()));
+            let mut out = Pages::zeros(ic.next_multiple_of(self.isa.lanes()));
             out[..ic].copy_from_slice(v);
             out
         };

@@ -2,7 +2,6 @@
 //! which kernel takes which step.
 
 pub mod attention;
-pub mod buffer;
 pub mod conv_blocked;
 pub mod eltwise;
 pub mod epilogue;

@@ -7,7 +7,6 @@
 //! Error: F(2×2) is as exact as direct summation (about 1e-6 relative to the largest result), F(4×4) about 5e-6; tests hold it to
 //! 2e-5. Transformed weights are 16/9 or 4 times the size, which is what speaks against it where there are few pixels for each.
 
-use super::buffer::Aligned;
 use super::conv::shape as conv_shape;
 use super::conv_blocked::ConvShape;
 use super::epilogue::Act;
@@ -17,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::simd::panel::{Panel, PanelDst, PanelSrc, panel};
 use crate::simd::winograd::{self, MAX_POINTS, Rows, TOGETHER};
 use crate::simd::{Isa, TileMut};
+use crate::tensor::Pages;
 
 pub(super) const F2: Entry =
     Entry { name: "conv-winograd-2", accepts: |t| accepts(t, 2), prepare: |t| prepare(t, 2), tolerance: 2e-5 };
@@ -100,8 +100,8 @@ pub struct Winograd {
     isa: Isa,
     m: usize,
     /// `[position][output pair][ic][2 blocks of lanes]`; the last pair may be one block.
-    wei: Aligned,
-    bias: Aligned,
+    wei: Pages,
+    bias: Pages,
 }
 
 impl Winograd {
@@ -117,7 +117,7 @@ impl Winograd {
         let (l, points) = (isa.lanes(), (m + 2) * (m + 2));
         let ocb = oc.div_ceil(l);
         let per_point = ocb * l * ic;
-        let mut packed = Aligned::zeros(points * per_point);
+        let mut packed = Pages::zeros(points * per_point);
         let mut taps = [[0.0f32; TOGETHER]; 9];
         let mut transformed = [[0.0f32; TOGETHER]; MAX_POINTS];
         for first in (0..oc).step_by(TOGETHER) {
@@ -138,7 +138,7 @@ impl Winograd {
                 }
             }
         }
-        let mut padded = Aligned::zeros(ocb.next_multiple_of(2) * l);
+        let mut padded = Pages::zeros(ocb.next_multiple_of(2) * l);
         if let Some(b) = bias {
             padded[..oc].copy_from_slice(b);
         }
