@@ -4,8 +4,7 @@
 //! [`crate::simd::panel`] runs (tiles are its pixels) → blocks of tile rows whose transformed maps stay in the second-level cache,
 //! handed out to the threads → for maps of few tiles the three stages are each split instead: then every weight is read by one core.
 //!
-//! Error: F(2×2) is as exact as direct summation (about 1e-6 relative to the largest result), F(4×4) about 5e-6; tests hold it to
-//! 2e-5. Transformed weights are 16/9 or 4 times the size, which is what speaks against it where there are few pixels for each.
+//! Error: tests hold F(2×2) to 2e-6 and F(4×4) to 1e-5, relative to results of magnitude 1 or more, absolute below. Transformed weights are 16/9 or 4 times the size, which is what speaks against it where there are few pixels for each.
 
 use super::conv::shape as conv_shape;
 use super::conv_blocked::ConvShape;
