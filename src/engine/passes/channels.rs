@@ -97,7 +97,7 @@ fn stays(graph: &Graph, item: &Item, lanes: usize) -> bool {
         Kind::Split { parts, .. } => one_image(item.srcs[0]).is_none_or(|d| whole_blocks(&d, parts, lanes)),
         Kind::Slice(cuts) => {
             let Some((from, to)) = one_image(item.srcs[0]).zip(one_image(item.dsts[0])) else { return true };
-            cuts[1].1 == 1 && from[0] == 1 && whole_blocks(&from, &[(cuts[1].0, to[1])], lanes)
+            cuts[1].1 == 1 && whole_blocks(&from, &[(cuts[1].0, to[1])], lanes)
         }
         _ => false,
     }

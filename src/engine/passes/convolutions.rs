@@ -26,10 +26,7 @@ impl Walk<'_> {
         }
         let geometry = conv.geometry(&xd, &wd).ok().filter(|g| g.axes.len() <= 2)?;
         let mut weights = self.value(w)?.clone();
-        let mut bias = match node.inputs.get(2).copied().flatten() {
-            Some(b) => Some(self.floats(b)?),
-            None => None,
-        };
+        let mut bias = self.bias(node)?;
         let (mut covers, mut out) = (vec![id], out);
         // Per-channel scale and offset go into weights and bias.
         while let Some(next) = self.sole_reader(out) {
@@ -80,13 +77,18 @@ impl Walk<'_> {
         let (x, w) = (node.inputs[0]?, node.inputs[1]?);
         let geometry = conv.geometry(&self.dims(x)?, &self.dims(w)?).ok().filter(|g| g.axes.len() <= 2)?;
         let weights = self.value(w).filter(|_| self.is_static(w))?.clone();
-        let bias = match node.inputs.get(2).copied().flatten() {
-            Some(b) => Some(self.floats(b)?),
-            None => None,
-        };
+        let bias = self.bias(node)?;
         let (act, out, more) = self.activation(out);
         let covers = std::iter::once(id).chain(more).collect();
         Some(self.finish(Kind::ConvTranspose { geometry, weights, bias, act }, covers, vec![x], out))
+    }
+
+    /// The bias of a convolution, if it has one; `None` if it is not constant.
+    fn bias(&self, node: &Node) -> Option<Option<Vec<f32>>> {
+        match node.inputs.get(2).copied().flatten() {
+            Some(b) => self.floats(b).map(Some),
+            None => Some(None),
+        }
     }
 
     /// A constant that is one number per channel of an activation of `rank` dims (channels second), or one for all.
@@ -113,10 +115,7 @@ impl Walk<'_> {
         let (x, w) = (node.inputs[0]?, node.inputs[1]?);
         let geometry = conv.geometry(&self.dims(x)?, &self.dims(w)?).ok().filter(|g| g.axes.len() <= 2)?;
         let weights = self.value(w).filter(|_| self.is_static(w))?.clone();
-        let bias = match node.inputs.get(2).copied().flatten() {
-            Some(b) => Some(self.floats(b)?),
-            None => None,
-        };
+        let bias = self.bias(node)?;
         let mut srcs = vec![x];
         if let Some(z) = f.residual {
             let z = node.inputs.get(z).copied().flatten().filter(|z| !self.is_static(*z))?;
