@@ -19,4 +19,5 @@ pub mod report;
 pub mod simd;
 pub mod tensor;
 pub mod units;
+pub mod variants;
 pub mod zoo;

@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "zoo",
     "analysis",
     "lens",
+    "variants",
     "simd",
     "engine::pool",
     "machine",
@@ -56,6 +57,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "src/cli/formulas.rs",
             "src/cli/machine.rs",
             "src/machine/cache.rs",
+            "src/report/candidates.rs",
             "src/report/grid.rs",
             "src/report/json.rs",
             "src/zoo/",
@@ -266,6 +268,15 @@ fn every_operator_and_kernel_file_is_in_its_table() {
                 "{} is used by nothing",
                 name_of(&path)
             );
+        }
+    }
+    let table = read("src/variants/mod.rs");
+    for path in rust_files("src/variants") {
+        let text = fs::read_to_string(&path).unwrap();
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        for line in text.lines().filter(|l| l.starts_with("pub static") && l.contains(": Entry =")) {
+            let name = line.split("static ").nth(1).unwrap().split(':').next().unwrap().trim();
+            assert!(table.contains(&format!("&{stem}::{name},")), "{stem}::{name} is not in the table of variants");
         }
     }
     let table = read("src/kernels/table.rs");

@@ -81,6 +81,7 @@ fn everything() -> ModelSpec {
         producer: ("madd-prof".into(), "1".into()),
         metadata: vec![("author".into(), "me".into())],
         notes: vec![],
+        has_external_data: false,
     }
 }
 

@@ -8,5 +8,5 @@ pub mod stats;
 pub use crate::machine::host;
 pub use clock::{Clock, WallClock};
 pub use profile::{Profile, StepTime, Subject, profile};
-pub use sample::{Policy, Samples, Stop, sample};
+pub use sample::{Policy, Ratio, Samples, Stop, paired, sample};
 pub use stats::Stats;

@@ -153,20 +153,49 @@ pub fn sample(
 /// The median over rounds of (median of `a` ÷ median of `b`): the paired ratio, in which drift cancels. Also the smallest and the
 /// largest ratio of a round. `None` when no round has both.
 pub fn paired_ratio(a: &Samples, b: &Samples) -> Option<(f64, f64, f64)> {
+    let s = Stats::of(&round_ratios(a, b))?;
+    Some((s.median, s.min, s.max))
+}
+
+/// A paired ratio with what is known of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ratio {
+    /// Median over rounds.
+    pub median: f64,
+    /// Its 95 % confidence interval; `None` below 6 rounds, where none exists.
+    pub interval: Option<(f64, f64)>,
+}
+
+impl Ratio {
+    /// Whether it is below 1 beyond doubt.
+    pub fn is_below_one(&self) -> bool {
+        self.interval.is_some_and(|(_, high)| high < 1.0)
+    }
+    /// Whether it is above 1 beyond doubt.
+    pub fn is_above_one(&self) -> bool {
+        self.interval.is_some_and(|(low, _)| low > 1.0)
+    }
+}
+
+/// The paired ratio of `a` to `b` with its confidence interval. `None` when no round has both.
+pub fn paired(a: &Samples, b: &Samples) -> Option<Ratio> {
+    Stats::of(&round_ratios(a, b)).map(|s| Ratio { median: s.median, interval: s.median_ci })
+}
+
+/// For every round that has both, the ratio of their medians in it.
+fn round_ratios(a: &Samples, b: &Samples) -> Vec<f64> {
     let of_round = |s: &Samples, r: usize| -> Vec<f64> {
         s.rounds.iter().zip(&s.seconds).filter(|(x, _)| **x == r).map(|(_, s)| *s).collect()
     };
     let mut rounds = a.rounds.clone();
     rounds.dedup();
-    let ratios: Vec<f64> = rounds
+    rounds
         .into_iter()
         .filter_map(|r| {
             let (x, y) = (Stats::of(&of_round(a, r))?.median, Stats::of(&of_round(b, r))?.median);
             (y > 0.0).then(|| x / y)
         })
-        .collect();
-    let s = Stats::of(&ratios)?;
-    Some((s.median, s.min, s.max))
+        .collect()
 }
 
 #[cfg(test)]
@@ -236,5 +265,9 @@ mod tests {
         let (ratio, _, _) = paired_ratio(&s[0], &s[1]).unwrap();
         assert!((ratio - 2.0).abs() < 0.02, "{ratio}");
         assert!(s[1].seconds.len() > s[0].seconds.len() * 3 / 2);
+        let certain = paired(&s[0], &s[1]).unwrap();
+        assert!(certain.is_above_one() && !certain.is_below_one() && certain.median == ratio, "{certain:?}");
+        let (low, high) = paired(&s[1], &s[0]).unwrap().interval.unwrap();
+        assert!(low <= 0.5 && 0.5 <= high && high - low < 0.03, "{low} to {high}");
     }
 }

@@ -68,6 +68,49 @@ impl Stats {
     }
 }
 
+/// Spearman's rank correlation: that of the ranks, equal values sharing their mean rank. `None` where one side does not vary.
+pub fn spearman(a: &[f64], b: &[f64]) -> Option<f64> {
+    pearson(&ranks(a), &ranks(b))
+}
+
+/// Kendall's τ-b: (concordant − discordant pairs) ÷ the geometric mean of the pairs that are not tied on either side.
+pub fn kendall(a: &[f64], b: &[f64]) -> Option<f64> {
+    let n = a.len().min(b.len());
+    let (mut sum, mut in_a, mut in_b) = (0i64, 0i64, 0i64);
+    for i in 0..n {
+        for j in 0..i {
+            let sign = |v: &[f64]| v[i].total_cmp(&v[j]) as i64;
+            sum += sign(a) * sign(b);
+            in_a += sign(a).abs();
+            in_b += sign(b).abs();
+        }
+    }
+    (in_a > 0 && in_b > 0).then(|| sum as f64 / ((in_a as f64) * (in_b as f64)).sqrt())
+}
+
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_by(|&i, &j| values[i].total_cmp(&values[j]));
+    let mut ranks = vec![0.0; values.len()];
+    let mut start = 0;
+    while start < order.len() {
+        let same = order[start..].iter().take_while(|&&i| values[i] == values[order[start]]).count();
+        // Ranks start+1 to start+same, each given their mean.
+        order[start..start + same].iter().for_each(|&i| ranks[i] = start as f64 + (same as f64 + 1.0) / 2.0);
+        start += same;
+    }
+    ranks
+}
+
+fn pearson(a: &[f64], b: &[f64]) -> Option<f64> {
+    let n = a.len().min(b.len()) as f64;
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / n;
+    let (ma, mb) = (mean(a), mean(b));
+    let sum = |f: &dyn Fn(f64, f64) -> f64| a.iter().zip(b).map(|(x, y)| f(x - ma, y - mb)).sum::<f64>();
+    let spread = (sum(&|x, _| x * x) * sum(&|_, y| y * y)).sqrt();
+    (spread > 0.0).then(|| sum(&|x, y| x * y) / spread)
+}
+
 /// The sign-test interval: ranks so that the true median lies between them in 95 % of experiments, whatever the distribution.
 fn median_ci(sorted: &[f64]) -> Option<(f64, f64)> {
     let n = sorted.len();
@@ -94,6 +137,24 @@ mod tests {
         assert_eq!(Stats::of(&[]), None);
         assert_eq!(Stats::of(&[3.0]).unwrap().p90, 3.0);
         assert_eq!(Stats::of(&[1.0, 2.0]).unwrap().relative_error(), f64::INFINITY);
+    }
+
+    #[test]
+    fn rank_correlations_of_known_sets() {
+        let a = [1.0, 2.0, 3.0, 4.0, 5.0];
+        assert_eq!((spearman(&a, &a), kendall(&a, &a)), (Some(1.0), Some(1.0)));
+        let down = [9.0, 7.0, 5.0, 3.0, -1.0];
+        assert_eq!((spearman(&a, &down), kendall(&a, &down)), (Some(-1.0), Some(-1.0)));
+        // One exchange of neighbours: 1 - 6·2/(5·24) = 0.9; of ten pairs one is discordant.
+        let near = [1.0, 3.0, 2.0, 4.0, 5.0];
+        assert!((spearman(&a, &near).unwrap() - 0.9).abs() < 1e-12);
+        assert!((kendall(&a, &near).unwrap() - 0.8).abs() < 1e-12);
+        // Ties: scipy.stats gives spearmanr 0.9486832980505138 and kendalltau 0.9128709291752769.
+        let (x, y) = ([1.0, 2.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0]);
+        assert!((spearman(&x, &y).unwrap() - 0.948_683_298_050_513_8).abs() < 1e-12);
+        assert!((kendall(&x, &y).unwrap() - 0.912_870_929_175_276_9).abs() < 1e-12);
+        assert_eq!((spearman(&a, &[2.0; 5]), kendall(&a, &[2.0; 5])), (None, None));
+        assert_eq!((spearman(&[1.0], &[1.0]), kendall(&[], &[])), (None, None));
     }
 
     #[test]

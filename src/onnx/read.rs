@@ -42,6 +42,7 @@ fn model(bytes: Bytes, external: &External) -> Result<ModelSpec> {
         functions.insert(key, function);
     }
     let cx = Cx { opsets: &opsets, fallback: &[], external, in_function: false };
+    let has_external_data = proto.graph.iter().flat_map(|g| &g.initializer).any(|t| t.0.data_location == Some(1));
     let mut graph = proto.graph.map(|g| cx.graph(g)).transpose()?.unwrap_or_default();
     if graph.nodes.is_empty() && graph.outputs.is_empty() {
         return Err(unreadable(&bytes, Error::input("is not an ONNX model: it has no nodes and no outputs")));
@@ -58,6 +59,7 @@ fn model(bytes: Bytes, external: &External) -> Result<ModelSpec> {
         producer: (text(&proto.producer_name), text(&proto.producer_version)),
         metadata: pairs(&proto.metadata_props),
         notes,
+        has_external_data,
     };
     inline::inline(&mut model, &functions)?;
     Ok(model)

@@ -115,6 +115,8 @@ pub struct ModelSpec {
     pub metadata: Vec<(String, String)>,
     /// Things the user should know about how the file was read (functions inlined, data types replaced).
     pub notes: Vec<String>,
+    /// Whether tensors of the file lie in files beside it.
+    pub has_external_data: bool,
 }
 
 impl ModelSpec {

@@ -2,6 +2,7 @@
 //!
 //! To add a format: write a file with `pub fn render(&Report, &Look) -> Result<Vec<u8>>` and add one line to [`FORMATS`].
 
+pub mod candidates;
 pub mod columns;
 pub mod compose;
 pub mod conventions;

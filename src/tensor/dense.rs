@@ -159,6 +159,22 @@ impl Tensor {
         Ok(Tensor { dtype: T::DTYPE, dims: dims.to_vec(), data: Data::Lazy(Arc::new(lazy)) })
     }
 
+    /// An `f32` tensor as one of 16-bit floats, rounded when first looked at; anything else unchanged.
+    pub fn narrowed_lazily(&self, dtype: DType) -> Tensor {
+        if self.dtype != DType::F32 || !matches!(dtype, DType::F16 | DType::BF16) {
+            return self.clone();
+        }
+        let (source, n) = (self.clone(), self.len());
+        let make = move || -> Box<dyn Store> {
+            let narrow = source.view::<f32>().map(|v| super::narrow::from_f32s(dtype, &v, false)).unwrap_or_default();
+            let mut values = bytemuck::pod_collect_to_vec::<u8, u16>(&narrow);
+            values.resize(n, 0);
+            Box::new(values)
+        };
+        let lazy = Lazy { made: OnceLock::new(), make: Box::new(make) };
+        Tensor { dtype, dims: self.dims.clone(), data: Data::Lazy(Arc::new(lazy)) }
+    }
+
     /// A rank-0 tensor.
     pub fn scalar<T: Element>(value: T) -> Tensor {
         Tensor { dtype: T::DTYPE, dims: vec![], data: Data::Owned(Arc::new(vec![value])) }

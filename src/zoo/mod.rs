@@ -7,7 +7,7 @@ mod blocks;
 mod catalogue;
 mod net;
 mod row;
-mod seed;
+pub mod seed;
 
 pub use catalogue::{Allowed, Exact, Knob, Published, Setting};
 pub use net::OPSET;

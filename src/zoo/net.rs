@@ -188,6 +188,7 @@ impl Net {
             producer: ("madd-prof".into(), env!("CARGO_PKG_VERSION").into()),
             metadata: vec![("zoo".into(), name.into())],
             notes: Vec::new(),
+            has_external_data: false,
         }
     }
 

@@ -27,13 +27,18 @@ impl Fill {
 /// # Errors
 /// If the shape does not fit in memory.
 pub fn tensor(name: &str, dims: &[usize], fill: Fill) -> Result<Tensor> {
+    let (name, n) = (name.to_string(), dims.iter().product());
+    Tensor::lazy(dims, move || values(&name, n, fill))
+}
+
+/// The first `n` numbers of a name.
+pub fn values(name: &str, n: usize, fill: Fill) -> Vec<f32> {
     let seed = hash(name);
-    let n: usize = dims.iter().product();
     let (centre, spread) = match fill {
         Fill::Within(bound) => (0.0, bound),
         Fill::Around(centre, spread) => (centre, spread),
     };
-    Tensor::lazy(dims, move || (0..n as u64).map(|i| centre + spread * unit(seed, i)).collect::<Vec<f32>>())
+    (0..n as u64).map(|i| centre + spread * unit(seed, i)).collect()
 }
 
 /// FNV-1a, 64 bits.
