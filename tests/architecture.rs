@@ -56,6 +56,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "src/cli/conformance.rs",
             "src/cli/formulas.rs",
             "src/cli/machine.rs",
+            "src/cli/variants.rs",
             "src/machine/cache.rs",
             "src/report/candidates.rs",
             "src/report/grid.rs",

@@ -415,3 +415,154 @@ fn help_teaches_and_the_zoo_tells() {
     assert_eq!(o.status.code(), Some(2));
     assert!(stderr(&o).contains("Usage"));
 }
+
+/// A row of a grid by its name.
+fn named<'a>(doc: &'a Value, rows: &str, name: &str) -> &'a Value {
+    let all = doc[rows].as_array().unwrap();
+    all.iter().find(|r| r["name"] == name).unwrap_or_else(|| panic!("no row {name} in {all:?}"))
+}
+
+#[test]
+fn variants_of_a_layer_are_exact_and_timed_in_pairs() {
+    let layer = "conv 3x3 16->32 @8x8";
+    let doc = json(&["variants", "--layer", layer, "--seconds", "0.05", "--format", "json", "--quiet", "-j", "1"]);
+    assert_eq!((doc["schema"].as_str(), doc["layer"].as_str()), (Some("madd-prof/1"), Some(layer)));
+    let original = named(&doc, "variants", "original");
+    assert_eq!((original["params"].as_u64(), original["madds"].as_u64()), (Some(4608), Some(4608 * 64)));
+    let separable = named(&doc, "variants", "separable");
+    assert_eq!((separable["params"].as_u64(), separable["madds"].as_u64()), (Some(656), Some(656 * 64)));
+    for row in doc["variants"].as_array().unwrap() {
+        for key in
+            ["reference_ms", "optimized_ms", "predicted_ms", "gmadds_per_s", "intensity", "madds_ratio", "time_ratio"]
+        {
+            assert!(
+                row[key].as_f64().is_some_and(|v| v >= 0.0) || (key == "time_ratio" && row == original),
+                "{key} of {row}"
+            );
+        }
+        assert!(row["bound"].is_string(), "{row}");
+        let (low, high) = (row["time_ratio_low"].as_f64(), row["time_ratio_high"].as_f64());
+        assert!(row == original || low.zip(high).is_none_or(|(l, h)| l <= h));
+    }
+    let points = doc["break_even"][0]["points"].as_array().unwrap();
+    assert!(points.len() >= 3 && points.iter().all(|p| p["time_ratio"].as_f64().unwrap() > 0.0), "{points:?}");
+    assert!(named(&doc, "variants", "separable")["break_even"].is_string());
+    // Reasons, also for people.
+    let table = fine(&["variants", "--layer", layer, "--no-run"]);
+    assert!(table.contains("stacked-3x3: nothing to rewrite: 3x3 is not made of several 3x3"), "{table}");
+    for format in ["csv", "markdown"] {
+        let text = fine(&["variants", "--layer", layer, "--no-run", "--format", format]);
+        assert!(text.contains("separable") && text.contains("656") || format == "markdown", "{text}");
+    }
+    let list = fine(&["variants", "--list"]);
+    assert!(madd_prof::variants::VARIANTS.iter().all(|v| list.contains(v.name)), "{list}");
+}
+
+#[test]
+fn variants_of_a_model_are_written_and_read_back() {
+    let d = folder();
+    let (file, text) = path(&d, "light.onnx");
+    let args = [
+        "variants",
+        "resnet18@res=32",
+        "--apply",
+        "separable,se",
+        "--emit",
+        &text,
+        "--no-run",
+        "--format",
+        "json",
+        "-q",
+    ];
+    let doc = json(&args);
+    assert!(file.exists());
+    let row = named(&doc, "variants", "separable+se");
+    let counted = json(&["count", &text, "--format", "json", "-q"]);
+    for key in ["params", "madds"] {
+        assert_eq!(row[key], counted["totals"][key], "{key}");
+    }
+    let step = &doc["rewritten"][0];
+    assert_eq!(step["variant"], "separable");
+    let layers = step["layers"].as_array().unwrap();
+    assert_eq!(
+        layers.len() as u64 + doc["rewritten"][1]["layers"].as_array().unwrap().len() as u64,
+        row["layers_rewritten"].as_u64().unwrap()
+    );
+    assert!(layers.iter().all(|l| l["madds"][0].as_u64() > l["madds"][1].as_u64()), "{layers:?}");
+    assert!(!step["left_alone"].as_array().unwrap().is_empty());
+    // Measured, with the first row as the measure of the others.
+    let doc = json(&[
+        "variants",
+        SMALL,
+        "--apply",
+        "grouped",
+        "--apply",
+        "slim@width=0.75",
+        "--seconds",
+        "0.05",
+        "--format",
+        "json",
+        "-q",
+    ]);
+    assert_eq!(doc["variants"].as_array().unwrap().len(), 3);
+    assert!(named(&doc, "variants", "slim@width=0.75")["time_ratio"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn wrong_requests_for_variants_are_explained() {
+    assert!(fails(&["variants", SMALL, "--apply", "nonsense"]).contains("variants: separable"));
+    assert!(fails(&["variants", SMALL, "--emit", "x.onnx"]).contains("--apply, once"));
+    assert!(fails(&["variants", SMALL, "--apply", "stacked-3x3", "--no-run"]).contains("no layer"));
+    assert!(fails(&["variants", "--layer", "conv 3x3 64->128"]).contains("lacks the size"));
+    assert!(fails(&["variants", SMALL, "--budget", "speed=1"]).contains("none of madds"));
+    assert!(fails(&["compare", SMALL]).contains("nothing to be compared"));
+    assert!(fails(&["compare", SMALL, "nosuchnet"]).contains("nosuchnet"));
+    for args in [&["variants"][..], &["variants", SMALL, "--layer", "pw 1->1 @1"], &["compare"]] {
+        assert_eq!(run(args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn compare_ranks_models_and_marks_the_pareto_set() {
+    let names = ["mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1"];
+    let counted = json(&[&["compare"], &names[..], &["--no-run", "--format", "json", "-q"]].concat());
+    assert_eq!(counted["models"].as_array().unwrap().len(), 4);
+    let small = names.map(|n| format!("{n}@res=64"));
+    let small: Vec<&str> = small.iter().map(String::as_str).collect();
+    let doc = json(&[&["compare"], &small[..], &["--seconds", "0.05", "--format", "json", "-q"]].concat());
+    let models = doc["models"].as_array().unwrap();
+    assert_eq!(models.len(), 4);
+    assert!(
+        models.iter().all(|m| m["optimized_ms"].as_f64().unwrap() > 0.0 && m["predicted_ms"].as_f64().unwrap() > 0.0)
+    );
+    let correlations = doc["correlations"].as_array().unwrap();
+    let keys: Vec<&str> = correlations.iter().map(|c| c["measure"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["params", "madds", "bytes", "predicted_ms"]);
+    assert!(correlations.iter().all(|c| c["models"] == 4 && c["kendall"].as_f64().is_some_and(|k| k.abs() <= 1.0)));
+    // Published accuracy belongs to a network as it was published.
+    assert!(named(&counted, "models", "mobilenet_v2")["top1_pct"].as_f64().is_some_and(|t| t > 70.0));
+    assert!(models.iter().all(|m| m["top1_pct"].is_null()), "other resolutions have other figures");
+    let table = fine(&["compare", "squeezenet", "--seconds", "0.01", "-q", "-j", "1"]);
+    assert!(
+        table.contains("squeezenet1_0") && table.contains("squeezenet1_1") && table.contains(" MAdds\n"),
+        "{table}"
+    );
+}
+
+#[test]
+fn budgets_are_met_exactly_and_the_least_change_comes_first() {
+    let doc = json(&["variants", "mobilenet_v2", "--budget", "madds=150M", "--no-run", "--format", "json", "-q"]);
+    let rows = doc["variants"].as_array().unwrap();
+    assert!(rows.len() > 3, "{rows:?}");
+    assert_eq!(rows[0]["madds"].as_u64(), Some(300_774_272));
+    assert!(rows[1..].iter().all(|r| r["madds"].as_u64().unwrap() <= 150_000_000), "{rows:?}");
+    let shares: Vec<f64> = rows[1..].iter().map(|r| r["weights_changed"].as_f64().unwrap()).collect();
+    assert!(shares.is_sorted(), "{shares:?}");
+    // A smaller input changes no weight; 160 still takes 154 M.
+    assert_eq!((rows[1]["name"].as_str(), shares[0]), (Some("res=128"), 0.0));
+    let width = rows.iter().find(|r| r["name"].as_str().unwrap().starts_with("width=")).unwrap();
+    let built = json(&["count", &format!("mobilenet_v2@{}", width["name"].as_str().unwrap()), "--format", "json"]);
+    assert_eq!(built["totals"]["madds"], width["madds"]);
+    let none = fine(&["variants", "mobilenet_v2@res=32", "--budget", "params=10", "--no-run"]);
+    assert!(none.contains("No single rewrite"), "{none}");
+}

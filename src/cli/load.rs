@@ -232,12 +232,17 @@ pub fn made_up_inputs(model: &Model) -> Result<Vec<Tensor>> {
 
 /// Warnings about the measuring itself: an unoptimised build, a busy machine, more threads than cores.
 pub fn conditions(measure: &MeasureArgs) -> Vec<String> {
+    conditions_of(measure.engine.threads)
+}
+
+/// As [`conditions`], for a number of threads asked for.
+pub fn conditions_of(threads: Option<usize>) -> Vec<String> {
     let mut out = Vec::new();
     if cfg!(debug_assertions) {
         out.push("this is a debug build: times mean nothing; build with --release".to_string());
     }
     let cores = host::cores();
-    if let Some(threads) = measure.engine.threads.filter(|&t| t > cores) {
+    if let Some(threads) = threads.filter(|&t| t > cores) {
         out.push(format!("{threads} threads on {}: they take turns", crate::units::plural(cores, "core")));
     }
     if let Some(load) = host::load().filter(|&l| l > cores as f64 * 0.5) {

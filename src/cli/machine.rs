@@ -83,6 +83,7 @@ fn grid(m: &Machine, age_s: u64) -> Grid {
         rows: rows(m),
         notes,
         extra: vec![("machine".to_string(), ceilings)],
+        ..Grid::default()
     }
 }
 

@@ -4,6 +4,8 @@
 
 mod args;
 mod bench;
+mod budget;
+mod compare;
 mod conformance;
 mod count;
 mod formulas;
@@ -13,7 +15,9 @@ mod machine;
 mod output;
 mod profile;
 mod progress;
+mod race;
 mod run;
+mod variants;
 mod zoo;
 
 use crate::error::Result;
@@ -98,6 +102,8 @@ fn dispatch(cli: Cli) -> u8 {
         Command::Run(a) => run::run(&a),
         Command::Kernels(a) => kernels::run(&a),
         Command::Machine(a) => machine::run(&a),
+        Command::Variants(a) => variants::run(&a),
+        Command::Compare(a) => compare::run(&a),
         Command::Zoo(a) => zoo::run(&a),
         Command::Conformance(a) => conformance::run(&a),
     };

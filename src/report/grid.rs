@@ -41,6 +41,8 @@ pub struct Grid {
     pub columns: Vec<GridColumn>,
     /// Rows, one cell per column.
     pub rows: Vec<Vec<Cell>>,
+    /// A drawing in characters below it, for people.
+    pub figure: Option<String>,
     /// Sentences below it.
     pub notes: Vec<String>,
     /// Further keys for JSON.
@@ -107,6 +109,10 @@ fn as_table(grid: &Grid, look: &Look) -> String {
         let (titles, rows, right) = shown(grid);
         out.push_str(&table::simple(&titles, &rows, &right, width));
     }
+    if let Some(figure) = &grid.figure {
+        out.push('\n');
+        out.push_str(figure);
+    }
     if !grid.notes.is_empty() {
         out.push('\n');
     }
@@ -130,6 +136,9 @@ fn as_markdown(grid: &Grid) -> String {
         for row in rows {
             out.push_str(&markdown::line(row.iter().map(|c| escaped(c))));
         }
+    }
+    if let Some(figure) = &grid.figure {
+        out.push_str(&format!("\n```text\n{figure}```\n"));
     }
     if !grid.notes.is_empty() {
         out.push('\n');

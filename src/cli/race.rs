@@ -1,0 +1,172 @@
+//! Candidates timed against each other: interleaved, the first one in every group, as many at a time as memory holds.
+
+use super::args::{Paths, RaceArgs};
+use super::load::{self, Want};
+use super::progress::Progress;
+use crate::analysis::{Analysis, Class, analyze, class_of};
+use crate::engine::{Path, Session};
+use crate::error::Result;
+use crate::ir::Model;
+use crate::machine::Ceilings;
+use crate::measure::{Policy, Samples, Stats, WallClock, host, paired, sample};
+use crate::report::candidates::{Candidate, Spent, Timing, predict};
+use std::sync::Arc;
+
+/// A model in the race.
+pub struct Runner {
+    /// What it is.
+    pub candidate: Candidate,
+    /// The model.
+    pub model: Model,
+    /// Its counts.
+    pub analysis: Analysis,
+}
+
+impl Runner {
+    /// A model that has not run yet.
+    pub fn new(name: &str, model: Model) -> Runner {
+        let analysis = analyze(&model.graph);
+        Runner { candidate: Candidate::new(name, analysis.totals), model, analysis }
+    }
+
+    /// Memory one session needs, roughly: packed weights beside those of the file, activations twice.
+    fn bytes(&self) -> u64 {
+        let t = &self.analysis.totals;
+        t.param_bytes.saturating_add(t.peak_activation_bytes.unwrap_or(0)).saturating_mul(2)
+    }
+}
+
+/// Fewest rounds asked for: an interval needs six.
+const ROUNDS: usize = 9;
+/// Share of the free memory that sessions may take together.
+const MEMORY_SHARE: f64 = 0.4;
+/// Most sessions at a time: more would be far apart in time.
+const MOST: usize = 24;
+/// Most runs whose steps are timed to see where the time goes, and seconds after which no more are begun.
+const LOOKS: usize = 5;
+const LOOK_S: f64 = 0.2;
+
+/// Times all runners on the paths asked for (or the usual ones) and writes what was found into their candidates; times are compared
+/// with the first one's.
+///
+/// # Errors
+/// If a session cannot be prepared or a run fails.
+pub fn race(runners: &mut [Runner], args: &RaceArgs, usual: Paths, quiet: bool) -> Result<()> {
+    let paths = args.path.unwrap_or(usual).list();
+    let ceilings = if paths.contains(&Path::Optimized) { load::ceilings(Want::Any, quiet) } else { None };
+    let free = host::available_memory_bytes().map_or(u64::MAX, |b| (b as f64 * MEMORY_SHARE) as u64);
+    for path in paths {
+        let mut start = 1;
+        let mut first_stats = None;
+        while start < runners.len() || (start == 1 && first_stats.is_none()) {
+            let mut end = start;
+            let mut bytes = runners.first().map_or(0, Runner::bytes);
+            while end < runners.len()
+                && end - start + 1 < MOST
+                && (end == start || bytes + runners[end].bytes() <= free)
+            {
+                bytes += runners[end].bytes();
+                end += 1;
+            }
+            let group: Vec<usize> = std::iter::once(0).chain(start..end).collect();
+            let what = format!("{}: {} to {} of {}", path.name(), start.min(runners.len()), end, runners.len());
+            let progress = Progress::new(&format!("{what}, preparing"), quiet);
+            progress.spin();
+            let mut sessions = Vec::new();
+            for &i in &group {
+                let runner = &mut runners[i];
+                let graph = Arc::new(runner.model.graph.clone());
+                let session = load::session(&graph, path, &args.engine, quiet)?;
+                if path == Path::Optimized && runner.candidate.predicted.is_none() {
+                    let steps: Vec<_> = session.steps().iter().map(|s| s.covers.clone()).collect();
+                    let c = ceilings.as_ref().and_then(|(m, _)| Ceilings::of(m, session.isa(), session.threads()));
+                    runner.candidate.predicted = c.and_then(|c| predict(&graph, &runner.analysis, &steps, &c));
+                }
+                sessions.push((session, load::made_up_inputs(&runner.model)?));
+            }
+            drop(progress);
+            let progress = Progress::new(&what, quiet);
+            progress.spin();
+            let samples = timed(&mut sessions, args.seconds, &mut |share| progress.tell(share))?;
+            for (k, &i) in group.iter().enumerate() {
+                let Some(stats) = Stats::of(&samples[k].seconds) else { continue };
+                if i == 0 && first_stats.replace(stats).is_some() {
+                    // The first one runs in every group, and is told of once.
+                    continue;
+                }
+                let ratio = if i == 0 { None } else { paired(&samples[k], &samples[0]) };
+                if path == Path::Optimized {
+                    let (session, inputs) = &mut sessions[k];
+                    runners[i].candidate.spent = Some(spent(session, inputs, &runners[i])?);
+                }
+                let timing = Some(Timing { stats, ratio });
+                match path {
+                    Path::Reference => runners[i].candidate.reference = timing,
+                    Path::Optimized => runners[i].candidate.optimized = timing,
+                }
+            }
+            start = end.max(start + 1);
+        }
+    }
+    Ok(())
+}
+
+/// Samples sessions in turns.
+pub fn timed(
+    sessions: &mut [(Session, Vec<crate::tensor::Tensor>)],
+    limit_s: f64,
+    tell: &mut dyn FnMut(f64),
+) -> Result<Vec<Samples>> {
+    let policy = Policy { limit_s, relative_error: 0.01, min_runs: ROUNDS, ..Policy::default() };
+    let subjects = sessions.len();
+    let mut run = |i: usize| {
+        let (session, inputs) = &mut sessions[i];
+        session.run(inputs).map(drop)
+    };
+    sample::sample(&WallClock::start(), &policy, subjects, &mut run, tell)
+}
+
+/// Where the time of a session goes.
+fn spent(session: &mut Session, inputs: &[crate::tensor::Tensor], runner: &Runner) -> Result<Spent> {
+    let mut times = vec![0.0; session.steps().len()];
+    let start = std::time::Instant::now();
+    let mut looks = 0;
+    while looks < LOOKS && (looks == 0 || start.elapsed().as_secs_f64() < LOOK_S) {
+        session.run_timed(inputs, &mut times)?;
+        looks += 1;
+    }
+    let mut s = Spent::default();
+    for (step, seconds) in session.steps().iter().zip(times) {
+        let seconds = seconds / looks as f64;
+        let graph = &runner.model.graph;
+        let madds = |id: &crate::ir::NodeId| runner.analysis.rows[id.0 as usize].work().map_or(0, |w| w.madds);
+        let all: u64 = step.covers.iter().map(madds).sum();
+        let thin = |id: &crate::ir::NodeId| {
+            matches!(class_of(graph, graph.node(*id)), Class::DepthwiseConv | Class::GroupedConv)
+        };
+        let thin_madds: u64 = step.covers.iter().filter(|id| thin(id)).map(madds).sum();
+        s.all_s += seconds;
+        if all == 0 {
+            s.moving_s += seconds;
+        } else if 2 * thin_madds > all {
+            s.thin_s += seconds;
+            s.thin_madds += all;
+        }
+        if step.kernel == "reference" {
+            s.plain_s += seconds;
+        }
+    }
+    Ok(s)
+}
+
+/// How candidates run, for headings.
+pub fn how(args: &RaceArgs) -> String {
+    let threads = args.engine.threads.unwrap_or_else(host::cores);
+    let isa = crate::simd::Isa::detect().map_or("", |i| i.name());
+    format!("{}, {isa} kernels", crate::units::plural(threads, "thread"))
+}
+
+/// Warnings about the measuring itself.
+pub fn conditions(args: &RaceArgs) -> Vec<String> {
+    load::conditions_of(args.engine.threads)
+}
