@@ -542,7 +542,7 @@ fn compare_ranks_models_and_marks_the_pareto_set() {
     // Published accuracy belongs to a network as it was published.
     assert!(named(&counted, "models", "mobilenet_v2")["top1_pct"].as_f64().is_some_and(|t| t > 70.0));
     assert!(models.iter().all(|m| m["top1_pct"].is_null()), "other resolutions have other figures");
-    let table = fine(&["compare", "squeezenet", "--seconds", "0.01", "-q", "-j", "1"]);
+    let table = fine(&["compare", "squeezenet1", "--seconds", "0.01", "-q", "-j", "1"]);
     assert!(
         table.contains("squeezenet1_0") && table.contains("squeezenet1_1") && table.contains(" MAdds\n"),
         "{table}"
@@ -565,4 +565,27 @@ fn budgets_are_met_exactly_and_the_least_change_comes_first() {
     assert_eq!(built["totals"]["madds"], width["madds"]);
     let none = fine(&["variants", "mobilenet_v2@res=32", "--budget", "params=10", "--no-run"]);
     assert!(none.contains("No single rewrite"), "{none}");
+}
+
+#[test]
+fn layers_of_a_model_are_timed_one_by_one() {
+    let doc = json(&[
+        "variants",
+        "resnet18@res=32",
+        "--apply",
+        "separable",
+        "--per-layer",
+        "--seconds",
+        "0.02",
+        "--format",
+        "json",
+        "-q",
+    ]);
+    let layers = doc["layers"].as_array().unwrap();
+    // Every convolution with a window but the stem; shapes that repeat stand once.
+    assert_eq!(layers.iter().map(|l| l["times"].as_u64().unwrap()).sum::<u64>(), 16);
+    assert!(layers.len() < 16 && layers.iter().all(|l| l["time_ratio"].as_f64().unwrap() > 0.0), "{layers:?}");
+    assert!(layers.iter().all(|l| l["variant_madds"].as_u64() < l["madds"].as_u64()));
+    assert!(fails(&["variants", "resnet18@res=32", "--apply", "bf16", "--per-layer"]).contains("as a whole"));
+    assert!(fails(&["variants", "resnet18@res=32", "--apply", "separable,se", "--per-layer"]).contains("by itself"));
 }

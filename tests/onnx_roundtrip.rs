@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use madd_prof::error::Result;
 use madd_prof::onnx::{read, read_bytes, write};
-use madd_prof::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
+use madd_prof::ops::spec::{Attr, DimSpec, GraphSpec, Header, ModelSpec, NodeSpec, ValueSpec};
 use madd_prof::tensor::{Container, DType, Tensor};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,6 +46,7 @@ fn everything() -> ModelSpec {
         }))
     };
     let mut if_node = node("If", &["c"], &["y"], &[("then_branch", branch("then")), ("else_branch", branch("else"))]);
+    if_node.doc = "line 7 of the model".into();
     if_node.metadata = vec![("namespace".into(), "Model/layer".into()), ("k".into(), String::new())];
     let attrs = [
         ("float", Attr::Float(1.5)),
@@ -82,6 +83,13 @@ fn everything() -> ModelSpec {
         metadata: vec![("author".into(), "me".into())],
         notes: vec![],
         has_external_data: false,
+        header: Header {
+            domain: "org.example".into(),
+            version: 7,
+            doc: "a model".into(),
+            graph_doc: "its graph".into(),
+            graph_metadata: vec![("stage".into(), "test".into())],
+        },
     }
 }
 
@@ -121,7 +129,7 @@ fn same_graph(a: &GraphSpec, b: &GraphSpec) {
     for (a, b) in a.nodes.iter().zip(&b.nodes) {
         let head = |n: &NodeSpec| {
             let n = n.clone();
-            (n.name, n.op_type, n.domain, n.overload, n.inputs, n.outputs, n.opset, n.metadata)
+            (n.name, n.op_type, n.domain, n.overload, n.inputs, n.outputs, n.opset, n.metadata, n.doc)
         };
         assert_eq!(head(a), head(b));
         assert_eq!(a.attrs.keys().collect::<Vec<_>>(), b.attrs.keys().collect::<Vec<_>>());
@@ -135,6 +143,7 @@ fn same_model(a: &ModelSpec, b: &ModelSpec) {
     let head =
         |m: &ModelSpec| (m.opsets.clone(), m.ir_version, m.producer.clone(), m.metadata.clone(), m.notes.clone());
     assert_eq!(head(a), head(b));
+    assert_eq!(a.header, b.header);
     same_graph(&a.graph, &b.graph);
 }
 

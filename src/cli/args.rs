@@ -339,6 +339,7 @@ Examples:
   madd-prof variants resnet50                                every variant of a model, each by itself
   madd-prof variants model.onnx --apply separable,se         both together, one after the other
   madd-prof variants model.onnx --apply low-rank@share=0.4 --emit light.onnx
+  madd-prof variants resnet50 --apply separable --per-layer  which of its layers it pays for, and from which size on
   madd-prof variants mobilenet_v2 --budget madds=150M        what meets a budget, the least change first
 
 A layer is: conv KxK IN->OUT @HxW (the size of its input map), then what differs from the usual: s2 (stride), d2 (dilation), g4
@@ -369,6 +370,9 @@ pub struct VariantsArgs {
     /// Look for the least change that meets a budget: madds=150M, params=2M, bytes=40M or latency=5 (ms)
     #[arg(long, value_name = "WHAT=N", conflicts_with_all = ["layer", "apply"])]
     pub budget: Option<String>,
+    /// Time the rewritten layers of a model one by one, each against the original, instead of the whole; needs one --apply of a block
+    #[arg(long, requires = "apply", conflicts_with_all = ["layer", "budget", "no_run"])]
+    pub per_layer: bool,
     /// Only count: nothing is timed
     #[arg(long)]
     pub no_run: bool,

@@ -13,6 +13,7 @@ mod kernels;
 mod load;
 mod machine;
 mod output;
+mod per_layer;
 mod profile;
 mod progress;
 mod race;

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ir::Model;
 use crate::machine::Ceilings;
 use crate::measure::{Policy, Samples, Stats, WallClock, host, paired, sample};
-use crate::report::candidates::{Candidate, Spent, Timing, predict};
+use crate::report::candidates::{Candidate, Predicted, Spent, Timing, predict};
 use std::sync::Arc;
 
 /// A model in the race.
@@ -76,11 +76,14 @@ pub fn race(runners: &mut [Runner], args: &RaceArgs, usual: Paths, quiet: bool) 
             for &i in &group {
                 let runner = &mut runners[i];
                 let graph = Arc::new(runner.model.graph.clone());
+                let began = std::time::Instant::now();
                 let session = load::session(&graph, path, &args.engine, quiet)?;
+                if path == Path::Optimized {
+                    runner.candidate.prepare_ms.get_or_insert(began.elapsed().as_secs_f64() * 1e3);
+                }
                 if path == Path::Optimized && runner.candidate.predicted.is_none() {
-                    let steps: Vec<_> = session.steps().iter().map(|s| s.covers.clone()).collect();
                     let c = ceilings.as_ref().and_then(|(m, _)| Ceilings::of(m, session.isa(), session.threads()));
-                    runner.candidate.predicted = c.and_then(|c| predict(&graph, &runner.analysis, &steps, &c));
+                    runner.candidate.predicted = predicted(runner, &session, c.as_ref());
                 }
                 sessions.push((session, load::made_up_inputs(&runner.model)?));
             }
@@ -109,6 +112,12 @@ pub fn race(runners: &mut [Runner], args: &RaceArgs, usual: Paths, quiet: bool) 
         }
     }
     Ok(())
+}
+
+/// A candidate's roofline on a prepared session.
+pub fn predicted(runner: &Runner, session: &Session, ceilings: Option<&Ceilings>) -> Option<Predicted> {
+    let steps: Vec<_> = session.steps().iter().map(|s| s.covers.clone()).collect();
+    predict(&runner.model.graph, &runner.analysis, &steps, ceilings?)
 }
 
 /// Samples sessions in turns.

@@ -3,7 +3,7 @@
 use super::args::{BreakEven, Paths, VariantsArgs};
 use super::load::{self, Loaded};
 use super::race::{Runner, race, timed};
-use super::{FINE, budget, note, output, progress::Progress};
+use super::{FINE, budget, note, output, per_layer, progress::Progress};
 use crate::config::Config;
 use crate::engine::Path as KernelPath;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::report::Cell;
 use crate::report::candidates::{self, Candidate};
 use crate::report::grid::{Grid, GridColumn};
 use crate::tensor::Tensor;
-use crate::units::{percent, plural};
+use crate::units::{ms, percent, plural};
 use crate::variants::layer::LayerSpec;
 use crate::variants::{Choice, Make, Policy, Ranges, Rewritten, Step, VARIANTS, apply, watched};
 use crate::{onnx, variants};
@@ -68,6 +68,9 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
         onnx::write(&r.spec, path, r.spec.has_external_data.then_some(EXTERNAL_BYTES))?;
         note(args.quiet, &format!("wrote {}", path.display()));
     }
+    if args.per_layer {
+        return per_layer::run(args, &loaded.name, &sets, &made);
+    }
     let mut runners = vec![Runner::new("original", original)];
     let mut steps: Vec<Vec<Step>> = vec![Vec::new()];
     let mut fitting: Vec<Vec<Choice>> = Vec::new();
@@ -104,9 +107,12 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
     }
     warnings.iter().for_each(|w| note(args.quiet, w));
     let candidates: Vec<Candidate> = runners.iter().map(|r| r.candidate.clone()).collect();
-    let mut grid = candidates::grid("variants", heading(&loaded.name, args), &candidates, false);
+    let mut grid = candidates::grid("variants", crate::error::printable(&loaded.name), &candidates, false);
     if layer.is_some() {
         grid.heading_key = "layer";
+    }
+    if !args.no_run {
+        grid.summary.push(("Timed".into(), super::race::how(&args.measure)));
     }
     grid.notes.extend(candidates::surprises(&candidates));
     for (c, steps) in candidates.iter().zip(&steps).skip(1) {
@@ -200,11 +206,6 @@ pub(super) fn conditions(args: &VariantsArgs) -> Vec<String> {
     super::race::conditions(&args.measure)
 }
 
-fn heading(name: &str, args: &VariantsArgs) -> String {
-    let name = crate::error::printable(name);
-    if args.no_run { name } else { format!("{name} · {}", super::race::how(&args.measure)) }
-}
-
 /// Reasons of layers left alone, the commonest first.
 fn reasons(step: &Step) -> String {
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
@@ -242,6 +243,15 @@ fn told(c: &Candidate, steps: &[Step], single: bool) -> Vec<String> {
                 c.name,
                 plural(step.changes.len(), "layer"),
                 percent(68.0 / 128.0)
+            ));
+        }
+        if step.variant.starts_with("slim")
+            && let Some(prepare) = c.prepare_ms
+        {
+            out.push(format!(
+                "{}: its weights are the leading part of the original's; a switch to it costs {} ms, in which they are cut and packed.",
+                c.name,
+                ms(prepare)
             ));
         }
         if step.variant.starts_with("int8") {

@@ -206,6 +206,8 @@ impl<'a> Inliner<'a> {
             opset: node.opset,
             metadata: metadata.clone(),
             overload: node.overload.clone(),
+            // Words are not worth repeating at every call.
+            doc: String::new(),
         })
     }
 

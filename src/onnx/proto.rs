@@ -22,7 +22,7 @@ pub fn text(bytes: &Bytes) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// `ModelProto` (`doc_string` and device configurations are skipped).
+/// `ModelProto` (device configurations are skipped).
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
     /// The version of the format.
@@ -43,6 +43,9 @@ pub struct ModelProto {
     /// The model's own version.
     #[prost(int64, optional, tag = "5")]
     pub model_version: Option<i64>,
+    /// What it is, in words.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub doc_string: Bytes,
     /// The graph.
     #[prost(message, optional, tag = "7")]
     pub graph: Option<GraphProto>,
@@ -57,7 +60,7 @@ pub struct ModelProto {
     pub functions: Vec<FunctionProto>,
 }
 
-/// `GraphProto` (`doc_string` and quantization annotations are skipped).
+/// `GraphProto` (quantization annotations are skipped).
 #[derive(Clone, PartialEq, Message)]
 pub struct GraphProto {
     /// Nodes.
@@ -66,6 +69,9 @@ pub struct GraphProto {
     /// Name.
     #[prost(bytes = "bytes", tag = "2")]
     pub name: Bytes,
+    /// What it is, in words.
+    #[prost(bytes = "bytes", tag = "10")]
+    pub doc_string: Bytes,
     /// Constants.
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<Lenient>,
@@ -86,7 +92,7 @@ pub struct GraphProto {
     pub metadata_props: Vec<StringStringEntryProto>,
 }
 
-/// `NodeProto` (`doc_string` and device configurations are skipped).
+/// `NodeProto` (device configurations are skipped).
 #[derive(Clone, PartialEq, Message)]
 pub struct NodeProto {
     /// Input value names.
@@ -104,6 +110,9 @@ pub struct NodeProto {
     /// Attributes.
     #[prost(message, repeated, tag = "5")]
     pub attribute: Vec<AttributeProto>,
+    /// What it is, in words: exporters put the source line there.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub doc_string: Bytes,
     /// Operator domain.
     #[prost(bytes = "bytes", tag = "7")]
     pub domain: Bytes,

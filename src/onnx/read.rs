@@ -8,7 +8,7 @@ use super::proto::{
     TensorShapeProto, TensorType, TypeProto, ValueInfoProto, attribute_type, text,
 };
 use crate::error::{Error, Result};
-use crate::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
+use crate::ops::spec::{Attr, DimSpec, GraphSpec, Header, ModelSpec, NodeSpec, ValueSpec};
 use crate::tensor::{Container, DType};
 use bytes::Bytes;
 use prost::Message;
@@ -43,6 +43,13 @@ fn model(bytes: Bytes, external: &External) -> Result<ModelSpec> {
     }
     let cx = Cx { opsets: &opsets, fallback: &[], external, in_function: false };
     let has_external_data = proto.graph.iter().flat_map(|g| &g.initializer).any(|t| t.0.data_location == Some(1));
+    let header = Header {
+        domain: text(&proto.domain),
+        version: proto.model_version.unwrap_or(0),
+        doc: text(&proto.doc_string),
+        graph_doc: proto.graph.as_ref().map(|g| text(&g.doc_string)).unwrap_or_default(),
+        graph_metadata: proto.graph.as_ref().map(|g| pairs(&g.metadata_props)).unwrap_or_default(),
+    };
     let mut graph = proto.graph.map(|g| cx.graph(g)).transpose()?.unwrap_or_default();
     if graph.nodes.is_empty() && graph.outputs.is_empty() {
         return Err(unreadable(&bytes, Error::input("is not an ONNX model: it has no nodes and no outputs")));
@@ -60,6 +67,7 @@ fn model(bytes: Bytes, external: &External) -> Result<ModelSpec> {
         metadata: pairs(&proto.metadata_props),
         notes,
         has_external_data,
+        header,
     };
     inline::inline(&mut model, &functions)?;
     Ok(model)
@@ -188,6 +196,7 @@ impl Cx<'_> {
             outputs: n.output.iter().map(text).collect(),
             metadata: pairs(&n.metadata_props),
             overload: text(&n.overload),
+            doc: text(&n.doc_string),
             name,
             op_type,
             domain,

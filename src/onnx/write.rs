@@ -3,8 +3,8 @@
 //! The messages are `onnx-protobuf`'s, serialised by `protobuf` 3.4.0, which carries RUSTSEC-2024-0437 (unbounded recursion
 //! while *parsing*); nothing is ever parsed with it: reading is [`super::read()`]'s, with another library.
 //!
-//! What a spec cannot say is not written: documentation strings, training graphs, and functions, which were inlined when the
-//! model was read. The schema of `onnx-protobuf` has every field that is needed, overloads and node metadata included;
+//! What a spec cannot say is not written: words on single values and attributes, training graphs, and functions, which were inlined
+//! when the model was read. The schema of `onnx-protobuf` has every field that is needed, overloads and node metadata included;
 //! element types are plain numbers in it, so newer ones pass through.
 
 use crate::error::{Error, Result};
@@ -59,13 +59,18 @@ fn write_model(model: &ModelSpec, path: &Path, external: Option<usize>) -> Resul
         writer.data = Some(Data { file, location: location.to_string(), threshold, at: 0 });
     }
     let mut out = Output::create(path)?;
-    let graph = writer.graph(&model.graph)?;
+    let mut graph = writer.graph(&model.graph)?;
+    graph.doc_string = model.header.graph_doc.clone();
+    graph.metadata_props = pairs(&model.header.graph_metadata);
     let mut proto = ModelProto::new();
     proto.opset_import = writer.opsets.iter().map(|(domain, version)| opset(domain, *version)).collect();
     let version = writer.opsets.iter().find(|(d, _)| d.is_empty()).map_or(0, |o| o.1);
     proto.ir_version = if model.ir_version > 0 { model.ir_version } else { ir_version(version) };
     (proto.producer_name, proto.producer_version) = model.producer.clone();
     proto.metadata_props = pairs(&model.metadata);
+    proto.domain = model.header.domain.clone();
+    proto.model_version = model.header.version;
+    proto.doc_string = model.header.doc.clone();
     proto.graph = Some(graph).into();
     proto.write_to_writer(&mut out).map_err(|e| match e.to_string() {
         m if m.contains("too large") => {
@@ -171,6 +176,7 @@ impl Writer {
         out.op_type = node.op_type.clone();
         out.domain = node.domain.clone();
         out.overload = node.overload.clone();
+        out.doc_string = node.doc.clone();
         out.metadata_props = pairs(&node.metadata);
         for (name, attr) in &node.attrs {
             out.attribute.push(self.attr(name, attr).map_err(|e| e.at_attribute(name))?);

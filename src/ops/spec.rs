@@ -57,6 +57,8 @@ pub struct NodeSpec {
     pub metadata: Vec<(String, String)>,
     /// The path of an overload, for model-local functions.
     pub overload: String,
+    /// What the file says of it in words.
+    pub doc: String,
 }
 
 /// A declared value: a graph input or output.
@@ -117,6 +119,23 @@ pub struct ModelSpec {
     pub notes: Vec<String>,
     /// Whether tensors of the file lie in files beside it.
     pub has_external_data: bool,
+    /// What the file says that means nothing to the program, kept for writing it again.
+    pub header: Header,
+}
+
+/// What a file says of a model that changes nothing about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Header {
+    /// The model's own namespace.
+    pub domain: String,
+    /// The model's own version.
+    pub version: i64,
+    /// The model in words.
+    pub doc: String,
+    /// Its graph in words.
+    pub graph_doc: String,
+    /// The graph's `metadata_props`, in file order.
+    pub graph_metadata: Vec<(String, String)>,
 }
 
 impl ModelSpec {

@@ -77,6 +77,8 @@ pub struct Candidate {
     pub optimized: Option<Timing>,
     /// Where the time of the optimized path goes.
     pub spent: Option<Spent>,
+    /// Preparing the optimized path: planning and packing weights.
+    pub prepare_ms: Option<f64>,
     /// Up to which size it pays, in words and as numbers for machines: the largest or smallest size measured at which it does.
     pub break_even: Option<String>,
     /// Published top-1 accuracy in percent.
@@ -96,6 +98,7 @@ impl Candidate {
             reference: None,
             optimized: None,
             spent: None,
+            prepare_ms: None,
             break_even: None,
             top1: None,
             is_pareto: None,
@@ -150,6 +153,7 @@ pub fn grid(name: &'static str, heading: String, candidates: &[Candidate], show_
         shown(any(&|c| c.break_even.is_some()), "break_even", "Break-even"),
         shown(show_top1, "top1_pct", "Top-1 %"),
         shown(show_top1, "pareto", "Pareto"),
+        GridColumn::machine("prepare_ms"),
     ];
     let first = candidates.first();
     let rows = candidates.iter().map(|c| row(c, first)).collect();
@@ -188,6 +192,7 @@ fn row(c: &Candidate, first: Option<&Candidate>) -> Vec<Cell> {
         c.break_even.clone().map_or(Cell::Blank, Cell::Text),
         opt(c.top1, Cell::Ratio),
         c.is_pareto.map_or(Cell::Blank, Cell::Flag),
+        opt(c.prepare_ms, Cell::Ms),
     ]
 }
 

@@ -4,7 +4,7 @@ use super::Site;
 use crate::analysis::{Totals, analyze};
 use crate::error::{Error, Result};
 use crate::ir::{self, Bindings};
-use crate::ops::spec::{DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
+use crate::ops::spec::{DimSpec, GraphSpec, Header, ModelSpec, NodeSpec, ValueSpec};
 use crate::ops::window::Axis;
 use crate::tensor::{Container, DType, Tensor};
 use crate::zoo::seed::{self, Fill};
@@ -248,6 +248,7 @@ fn wrap(
         metadata: Vec::new(),
         notes: Vec::new(),
         has_external_data: false,
+        header: Header::default(),
     }
 }
 

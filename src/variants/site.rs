@@ -50,11 +50,19 @@ impl Site {
     pub fn keeps_size(&self) -> bool {
         self.axes.iter().all(|a| a.s == 1 && a.o == a.i)
     }
-    /// `3x3 64->128 @56x56`, with stride where there is one.
+    /// `conv 3x3 64->128 @56x56` as [`super::layer::LayerSpec`] reads it, with what differs from the usual.
     pub fn words(&self) -> String {
         let [a, b] = self.axes;
-        let stride = if (a.s, b.s) == (1, 1) { String::new() } else { format!(" s{}", a.s) };
-        format!("{}x{} {}->{}{stride} @{}x{}", a.k, b.k, self.ic, self.oc, a.i, b.i)
+        let mut out = format!("conv {}x{} {}->{} @{}x{}", a.k, b.k, self.ic, self.oc, a.i, b.i);
+        for (mark, value) in [("s", a.s), ("d", a.d), ("n", self.n)] {
+            if value != 1 {
+                out.push_str(&format!(" {mark}{value}"));
+            }
+        }
+        if [a, b].iter().any(|x| x.begin != (x.k - 1) * x.d / 2) {
+            out.push_str(&format!(" p{}", a.begin));
+        }
+        out
     }
 
     /// The site at a convolution node of the model as written, with its built graph; or why it is none.

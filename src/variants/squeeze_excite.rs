@@ -164,6 +164,9 @@ fn remove(draft: &mut Draft, _: &Choice) -> Result<()> {
     for name in left {
         draft.leave(&name, "squeeze-and-excitation", Reason::Illegal("its result is an output of the model".into()));
     }
+    if found.is_empty() {
+        draft.leave("model", "", Reason::Illegal("has no squeeze-and-excitation".into()));
+    }
     let mut renamed: HashMap<String, String> = HashMap::new();
     for (name, y, x) in found {
         // One taken out before may have made this one's input.

@@ -5,7 +5,7 @@
 
 use super::seed::{self, Fill};
 use crate::error::{Error, Result};
-use crate::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
+use crate::ops::spec::{Attr, DimSpec, GraphSpec, Header, ModelSpec, NodeSpec, ValueSpec};
 use crate::tensor::{Container, DType, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -189,6 +189,7 @@ impl Net {
             metadata: vec![("zoo".into(), name.into())],
             notes: Vec::new(),
             has_external_data: false,
+            header: Header::default(),
         }
     }
 
