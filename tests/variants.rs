@@ -220,6 +220,33 @@ fn slimmed_networks_are_the_networks_of_that_width() {
 }
 
 #[test]
+fn what_is_not_float32_is_left_alone() {
+    let half = rewrite(&zoo::build("mobilenet_v2@res=32").unwrap(), "fp16", &Policy::default());
+    for entry in VARIANTS {
+        let r = rewrite(&half.spec, entry.name, &Policy::default());
+        assert!(r.steps[0].changes.is_empty(), "{} touches half precision: {:?}", entry.name, r.steps[0].changes);
+    }
+}
+
+#[test]
+fn a_reshape_that_takes_zeros_literally_is_slimmed_too() {
+    let mut spec = zoo::build("vgg11@res=32").unwrap();
+    let flatten = spec.graph.nodes.iter_mut().find(|n| n.op_type == "Flatten").unwrap();
+    flatten.op_type = "Reshape".into();
+    flatten.attrs = [("allowzero".to_string(), madd_prof::ops::spec::Attr::Int(1))].into();
+    flatten.inputs.push("rows".into());
+    let rows = totals(&spec_with(&spec, &[1, 512 * 49]));
+    let r = rewrite(&spec_with(&spec, &[1, 512 * 49]), "slim", &Policy::default());
+    assert!(analyze(&r.model.graph).totals.params * 3 < rows.params);
+}
+
+fn spec_with(spec: &ModelSpec, rows: &[i64]) -> ModelSpec {
+    let mut spec = spec.clone();
+    spec.graph.initializers.push(("rows".into(), Tensor::from_vec(rows.to_vec(), &[rows.len()]).unwrap()));
+    spec
+}
+
+#[test]
 fn squeeze_and_excitation_comes_and_goes() {
     let with = zoo::build("mobilenet_v3_small@res=64").unwrap();
     let r = rewrite(&with, "se-off", &Policy::default());

@@ -54,7 +54,22 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
     }
     let ranges = seen(&loaded.spec, &bindings, &sets, args.quiet)?;
     let policy = Policy { force: layer.is_some(), ranges };
-    let made = make(&loaded.spec, &bindings, &sets, &policy)?;
+    let (mut made, mut failed, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for set in sets {
+        match make(&loaded.spec, &bindings, std::slice::from_ref(&set), &policy) {
+            Ok(mut one) => {
+                made.append(&mut one);
+                kept.push(set);
+            }
+            // One that cannot be made is no reason not to show the others.
+            Err(e) if args.apply.is_empty() => {
+                let names: Vec<String> = set.iter().map(Choice::name).collect();
+                failed.push(format!("{} cannot be applied: {}", names.join("+"), e.message()));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    let sets = kept;
     if !args.apply.is_empty()
         && let Some((_, nothing)) = made.iter().find(|(_, r)| r.steps.iter().any(|s| s.changes.is_empty()))
     {
@@ -88,10 +103,10 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
             }
         }
     }
-    let mut warnings = Vec::new();
+    let mut warnings = failed;
     let mut sweep = Vec::new();
     if !args.no_run {
-        warnings = conditions(args);
+        warnings.extend(conditions(args));
         runners.iter().try_for_each(|r| load::check_memory(&r.analysis, 2))?;
         let usual = if layer.is_some() { Paths::Both } else { Paths::Optimized };
         race(&mut runners, &args.measure, usual, args.quiet)?;

@@ -132,24 +132,24 @@ pub fn grid(name: &'static str, heading: String, candidates: &[Candidate], show_
         GridColumn::new("name", if name == "variants" { "Variant" } else { "Model" }),
         shown(any(&|c| c.layers.is_some_and(|l| l.0 + l.1 > 1)), "layers_rewritten", "Layers"),
         GridColumn::machine("layers_left"),
-        GridColumn::new("params", "Params"),
+        GridColumn::new("params", "Params").yields(2),
         GridColumn::new("madds", "MAdds"),
         GridColumn::machine("other_flops"),
         GridColumn::machine("weight_bytes"),
-        GridColumn::new("bytes", "Bytes"),
-        GridColumn::new("intensity", "FLOP/B"),
-        shown(any(&|c| c.predicted.is_some()), "predicted_ms", "Roof ms"),
-        shown(reference, "reference_ms", "Ref ms"),
+        GridColumn::new("bytes", "Bytes").yields(7),
+        GridColumn::new("intensity", "FLOP/B").yields(6),
+        shown(any(&|c| c.predicted.is_some()), "predicted_ms", "Roof ms").yields(3),
+        shown(reference, "reference_ms", "Ref ms").yields(3),
         shown(optimized, "optimized_ms", "Opt ms"),
-        shown(optimized, "gmadds_per_s", "GMAdd/s"),
+        shown(optimized, "gmadds_per_s", "GMAdd/s").yields(5),
         GridColumn::new("madds_ratio", "xMAdds"),
         shown(optimized, "time_ratio", "xtime"),
         GridColumn::machine("time_ratio_low"),
         GridColumn::machine("time_ratio_high"),
-        shown(optimized && name == "variants", "interval", "95 %"),
+        shown(optimized && name == "variants", "interval", "95 %").yields(4),
         shown(reference && !optimized, "reference_ratio", "xref"),
         GridColumn::machine("predicted_ratio"),
-        shown(any(&|c| c.predicted.is_some()), "bound", "Bound"),
+        shown(any(&|c| c.predicted.is_some()), "bound", "Bound").yields(1),
         shown(any(&|c| c.break_even.is_some()), "break_even", "Break-even"),
         shown(show_top1, "top1_pct", "Top-1 %"),
         shown(show_top1, "pareto", "Pareto"),
@@ -219,14 +219,13 @@ pub fn surprises(candidates: &[Candidate]) -> Vec<String> {
         if madds > FEWER || time < 1.5 * madds {
             continue;
         }
-        let certain = timing.ratio.is_some_and(|r| if time > 1.0 { r.is_above_one() } else { r.is_below_one() });
-        let verdict = match (time > 1.0, certain) {
-            (true, true) => "is slower",
-            (false, true) => "saves less time than that",
-            (_, false) => "is about as fast",
+        let verdict = match timing.ratio {
+            Some(r) if r.is_above_one() => ", so it is slower",
+            Some(r) if r.is_below_one() && time < 0.9 => ", so it saves less time than that",
+            Some(Ratio { interval: Some(_), .. }) => ", so it is about as fast",
+            _ => " (in too few rounds to be certain)",
         };
-        let mut text =
-            format!("{}: {} x the MAdds but {} x the time, so it {verdict}", c.name, rate(madds), rate(time));
+        let mut text = format!("{}: {} x the MAdds but {} x the time{verdict}", c.name, rate(madds), rate(time));
         if let (Some(p), Some(q)) = (c.predicted, first.predicted) {
             text.push_str(&format!(
                 ". The roofline allows {} x ({}-bound, {} FLOP/B after {})",

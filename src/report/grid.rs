@@ -13,16 +13,23 @@ pub struct GridColumn {
     pub key: String,
     /// Heading for people; `None` where the column is for machines only.
     pub title: Option<String>,
+    /// Which columns give way first on a narrow terminal (larger first; 0 never).
+    pub yields: u8,
 }
 
 impl GridColumn {
     /// A column for all.
     pub fn new(key: &str, title: &str) -> GridColumn {
-        GridColumn { key: key.to_string(), title: Some(title.to_string()) }
+        GridColumn { key: key.to_string(), title: Some(title.to_string()), yields: 0 }
     }
     /// A column for machines.
     pub fn machine(key: &str) -> GridColumn {
-        GridColumn { key: key.to_string(), title: None }
+        GridColumn { key: key.to_string(), title: None, yields: 0 }
+    }
+    /// Gives way on a narrow terminal, the larger the earlier.
+    #[must_use]
+    pub fn yields(self, yields: u8) -> GridColumn {
+        GridColumn { yields, ..self }
     }
 }
 
@@ -85,9 +92,26 @@ pub fn render(grid: &Grid, format: &str, look: &Look) -> Result<Vec<u8>> {
     }
 }
 
+/// Numbers of the columns for people that fit a width, and the titles of those that do not.
+fn fitting(grid: &Grid, width: usize) -> (Vec<usize>, Vec<&str>) {
+    let mut at: Vec<usize> = (0..grid.columns.len()).filter(|&i| grid.columns[i].title.is_some()).collect();
+    let title = |i: usize| grid.columns[i].title.as_deref().unwrap_or_default();
+    let wide = |i: usize| {
+        let cells = grid.rows.iter().map(|r| people::cell(&r[i]).chars().count());
+        cells.max().unwrap_or(0).max(title(i).chars().count()) + 2
+    };
+    let mut gone = Vec::new();
+    while at.iter().map(|&i| wide(i)).sum::<usize>() > width {
+        let yielding = at.iter().copied().filter(|&i| grid.columns[i].yields > 0);
+        let Some(first) = yielding.max_by_key(|&i| grid.columns[i].yields) else { break };
+        at.retain(|&i| i != first);
+        gone.push(title(first));
+    }
+    (at, gone)
+}
+
 /// Columns for people with their cells as text.
-fn shown(grid: &Grid) -> (Vec<&str>, Vec<Vec<String>>, Vec<bool>) {
-    let at: Vec<usize> = (0..grid.columns.len()).filter(|&i| grid.columns[i].title.is_some()).collect();
+fn shown<'a>(grid: &'a Grid, at: &[usize]) -> (Vec<&'a str>, Vec<Vec<String>>, Vec<bool>) {
     let titles = at.iter().map(|&i| grid.columns[i].title.as_deref().unwrap_or_default()).collect();
     let rows = grid.rows.iter().map(|r| at.iter().map(|&i| people::cell(&r[i])).collect()).collect();
     let right = at.iter().map(|&i| grid.rows.iter().any(|r| people::is_number(&r[i]))).collect();
@@ -106,8 +130,14 @@ fn as_table(grid: &Grid, look: &Look) -> String {
         if !grid.summary.is_empty() {
             out.push('\n');
         }
-        let (titles, rows, right) = shown(grid);
+        let (at, gone) = fitting(grid, width);
+        let (titles, rows, right) = shown(grid, &at);
         out.push_str(&table::simple(&titles, &rows, &right, width));
+        if !gone.is_empty() {
+            let text =
+                format!("Hidden for width: {} (a wider terminal, --format csv or json shows them).", gone.join(", "));
+            out.push_str(&text::wrap(&text, "", "  ", width));
+        }
     }
     if let Some(figure) = &grid.figure {
         out.push('\n');
@@ -129,7 +159,7 @@ fn as_markdown(grid: &Grid) -> String {
         out.push_str(&format!("- **{}**: {}\n", escaped(name.trim()), escaped(value)));
     }
     if !grid.rows.is_empty() {
-        let (titles, rows, right) = shown(grid);
+        let (titles, rows, right) = shown(grid, &fitting(grid, usize::MAX).0);
         out.push('\n');
         out.push_str(&markdown::line(titles.iter().map(|t| escaped(t))));
         out.push_str(&markdown::line(right.iter().map(|r| if *r { "--:" } else { ":--" }.to_string())));
@@ -147,4 +177,34 @@ fn as_markdown(grid: &Grid) -> String {
         out.push_str(&format!("- {}\n", escaped(note)));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_give_way_in_their_order_and_are_named() {
+        let grid = Grid {
+            name: "rows",
+            heading: "a grid".into(),
+            columns: vec![
+                GridColumn::new("name", "Name"),
+                GridColumn::new("a", "First to go").yields(2),
+                GridColumn::new("b", "Second to go").yields(1),
+                GridColumn::new("c", "Never goes"),
+                GridColumn::machine("d"),
+            ],
+            rows: vec![vec![Cell::Text("x".into()), Cell::Count(1), Cell::Count(2), Cell::Count(3), Cell::Count(4)]],
+            ..Grid::default()
+        };
+        let table = |width| String::from_utf8(render(&grid, "table", &Look { width }).unwrap()).unwrap();
+        assert!(table(80).contains("First to go") && !table(80).contains("Hidden"));
+        let narrow = table(44);
+        let (above, below) = narrow.split_once("Hidden for width: ").unwrap();
+        assert!(!above.contains("First to go") && above.contains("Second to go") && below.starts_with("First to go"));
+        assert!(table(40).contains("Never goes"));
+        let markdown = String::from_utf8(render(&grid, "markdown", &Look { width: 40 }).unwrap()).unwrap();
+        assert!(markdown.contains("First to go") && !markdown.contains("Hidden"));
+    }
 }

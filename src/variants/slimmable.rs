@@ -398,7 +398,10 @@ fn slim(draft: &mut Draft, choice: &Choice) -> Result<()> {
     }
     for at in &channels.flattened {
         let shape = ed.ints("rows", &[0, -1])?;
-        draft.spec.graph.nodes[*at].inputs[1] = shape;
+        let node = &mut draft.spec.graph.nodes[*at];
+        node.inputs[1] = shape;
+        // In the new shape a zero means the batch as it is.
+        node.attrs.remove("allowzero");
     }
     for (name, tensor) in &mut draft.spec.graph.initializers {
         if let Some(t) = made.remove(name.as_str()) {

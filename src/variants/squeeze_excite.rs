@@ -8,6 +8,7 @@ use super::draft::Change;
 use super::{Choice, Draft, Editor, Entry, Knob, Make, Reason, Site};
 use crate::error::Result;
 use crate::ops::spec::NodeSpec;
+use crate::tensor::DType;
 use std::collections::{HashMap, HashSet};
 
 /// The table's row of putting it in.
@@ -43,7 +44,10 @@ fn add(draft: &mut Draft, choice: &Choice) -> Result<()> {
     {
         let nodes = &draft.spec.graph.nodes;
         let (made_by, values) = (producers(nodes), draft.values());
-        let dims = |v: &str| draft.model.graph.value(*values.get(v)?).fact.shape.concrete().filter(|d| d.len() == 4);
+        let dims = |v: &str| {
+            let fact = &draft.model.graph.value(*values.get(v)?).fact;
+            fact.shape.concrete().filter(|d| d.len() == 4 && fact.dtype == Some(DType::F32))
+        };
         let from_layer = |v: &&String| {
             made_by.get(*v).is_some_and(|&i| matches!(nodes[i].op_type.as_str(), "Conv" | "BatchNormalization"))
         };
