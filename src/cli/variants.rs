@@ -144,7 +144,7 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
         };
         grid.notes.push(format!(
             "Break-even: the same layer at other {what}, each size with all variants timed in turns for {} s each; where the paired \
-             ratio of the optimized path crosses 1, on a line between sizes.",
+             ratio of the optimized path crosses 1, on a line between sizes; differences below 3 % are none.",
             sweep_s(args)
         ));
     }
@@ -378,24 +378,31 @@ fn break_even(layer: &LayerSpec, sets: &[Vec<Choice>], args: &VariantsArgs) -> R
     Ok(out)
 }
 
+/// Differences below this share are none.
+const EVEN: f64 = 0.03;
+
 /// Where a variant pays, in words.
 fn words(points: &[Point], what: BreakEven) -> Option<String> {
     let unit = if what == BreakEven::Channels { "ch" } else { "px" };
-    let (first, last) = (points.first()?, points.last()?);
+    let (first, last) = (points.first()?.0, points.last()?.0);
+    if points.len() < 2 {
+        return None;
+    }
+    let clear: Vec<&Point> = points.iter().filter(|p| (p.1.median - 1.0).abs() > EVEN).collect();
     let pays = |p: &Point| p.1.median < 1.0;
-    let turns: Vec<usize> = (1..points.len()).filter(|&i| pays(&points[i]) != pays(&points[i - 1])).collect();
-    Some(match turns[..] {
-        _ if points.len() < 2 => return None,
-        [] if pays(first) => format!("pays {}..{} {unit}", first.0, last.0),
-        [] => format!("never {}..{} {unit}", first.0, last.0),
-        [i] => {
+    let turns: Vec<usize> = (1..clear.len()).filter(|&i| pays(clear[i]) != pays(clear[i - 1])).collect();
+    Some(match (&clear[..], &turns[..]) {
+        ([], _) => format!("even {first}..{last} {unit}"),
+        ([some, ..], []) if pays(some) => format!("pays {first}..{last} {unit}"),
+        (_, []) => format!("never {first}..{last} {unit}"),
+        (_, [i]) => {
             // Where the ratio is 1 on a line over the logarithm of the size.
-            let ((a, ra), (b, rb)) = (points[i - 1], points[i]);
+            let ((a, ra), (b, rb)) = (*clear[i - 1], *clear[*i]);
             let share = (1.0 - ra.median) / (rb.median - ra.median);
             let at = ((a as f64).ln() + share * ((b as f64).ln() - (a as f64).ln())).exp().round();
-            if pays(last) { format!("from {at} {unit}") } else { format!("up to {at} {unit}") }
+            if rb.median < 1.0 { format!("from {at} {unit}") } else { format!("up to {at} {unit}") }
         }
-        _ => format!("unclear {}..{} {unit}", first.0, last.0),
+        _ => format!("unclear {first}..{last} {unit}"),
     })
 }
 
@@ -421,6 +428,8 @@ mod tests {
         assert_eq!(say(&[(16, 0.5), (64, 0.9)]).as_deref(), Some("pays 16..64 ch"));
         assert_eq!(say(&[(16, 1.5), (64, 1.1)]).as_deref(), Some("never 16..64 ch"));
         assert_eq!(say(&[(16, 1.5), (32, 0.9), (64, 1.1)]).as_deref(), Some("unclear 16..64 ch"));
+        assert_eq!(say(&[(16, 0.99), (32, 1.02)]).as_deref(), Some("even 16..32 ch"));
+        assert_eq!(say(&[(16, 1.5), (32, 1.01), (64, 0.5)]).as_deref(), Some("from 32 ch"));
         assert_eq!(say(&[(16, 1.5)]), None);
     }
 }

@@ -67,6 +67,8 @@ const WARMUP_SHARE: f64 = 0.25;
 const STEADY_RUNS: usize = 3;
 /// Most runs of one subject in one round.
 const PER_ROUND: usize = 64;
+/// Rounds that a subject's time should last for: a confidence interval of paired ratios needs six.
+const ROUNDS: f64 = 9.0;
 
 /// Samples subjects (`run(i)` runs subject `i` once). `tell` is called after every run with the share of the time that is spent.
 ///
@@ -113,8 +115,10 @@ pub fn sample(
         out.push(samples);
     }
     let slowest = typical_s.iter().copied().fold(0.0, f64::max);
+    // As often as the slowest takes, but not so often that a few rounds use up the time.
+    let lasting = |t: f64| policy.limit_s * (1.0 - WARMUP_SHARE) / t / ROUNDS;
     let per_round: Vec<usize> =
-        typical_s.iter().map(|t| ((slowest / t).round() as usize).clamp(1, PER_ROUND)).collect();
+        typical_s.iter().map(|&t| ((slowest / t).min(lasting(t)).round() as usize).clamp(1, PER_ROUND)).collect();
     // When to look whether the median is known: each look costs a sort.
     let mut look_at = policy.min_runs.max(6);
     for round in 1.. {
@@ -235,6 +239,15 @@ mod tests {
     fn a_run_longer_than_the_limit_still_gives_one_sample() {
         let s = run_with(&mut |_, _| 9.0, 1, &Policy { limit_s: 2.0, ..Policy::default() });
         assert_eq!((s[0].seconds.len(), s[0].warmup_runs, s[0].stop), (1, 0, Stop::TimeLimit));
+    }
+
+    #[test]
+    fn one_slow_subject_does_not_take_the_rounds_of_the_others() {
+        let mut times = |i: usize, _: usize| [0.003, 0.002, 0.300][i];
+        let s = run_with(&mut times, 3, &Policy { limit_s: 0.5, relative_error: 0.0, ..Policy::default() });
+        let ratio = paired(&s[1], &s[0]).unwrap();
+        assert!((ratio.median - 2.0 / 3.0).abs() < 1e-9 && ratio.is_below_one(), "{ratio:?}");
+        assert!(s[2].seconds.len() <= 2);
     }
 
     #[test]

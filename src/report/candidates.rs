@@ -202,12 +202,12 @@ fn time_ratio(c: &Candidate, first: Option<&Candidate>, path: Path) -> Option<f6
     Some(mine.ratio.map_or(mine.stats.median / base.stats.median, |r| r.median))
 }
 
-/// How far below 1 a ratio of multiply-adds must be to speak of fewer.
-const FEWER: f64 = 0.95;
+/// How much more time than multiply-adds promise is worth a word.
+const SURPRISING: f64 = 1.5;
 /// Share of its time worth a word.
 const WORTH: f64 = 0.15;
 
-/// Sentences on candidates that save multiply-adds and little or no time: by how much, and what takes the time instead.
+/// Sentences on candidates that take much more time than their multiply-adds promise: how much, and what takes it.
 pub fn surprises(candidates: &[Candidate]) -> Vec<String> {
     let Some(first) = candidates.first() else { return Vec::new() };
     let mut out = Vec::new();
@@ -215,8 +215,7 @@ pub fn surprises(candidates: &[Candidate]) -> Vec<String> {
         let madds = c.totals.work.madds as f64 / first.totals.work.madds.max(1) as f64;
         let Some(timing) = &c.optimized else { continue };
         let Some(time) = time_ratio(c, Some(first), Path::Optimized) else { continue };
-        // At least half as much again as the multiply-adds promise.
-        if madds > FEWER || time < 1.5 * madds {
+        if time < SURPRISING * madds {
             continue;
         }
         let verdict = match timing.ratio {
@@ -236,20 +235,19 @@ pub fn surprises(candidates: &[Candidate]) -> Vec<String> {
             ));
         }
         if let Some(s) = c.spent.filter(|s| s.all_s > 0.0) {
-            let mut parts = Vec::new();
-            if s.thin_s > WORTH * s.all_s {
-                let pace = rate(s.thin_madds as f64 / s.thin_s / 1e9);
-                parts.push(format!(
-                    "{:.0} % of its time goes to depthwise and grouped steps, at {pace} GMAdd/s",
-                    100.0 * s.thin_s / s.all_s
-                ));
-            }
-            if s.moving_s > WORTH * s.all_s {
-                parts.push(format!("{:.0} % to steps that multiply nothing", 100.0 * s.moving_s / s.all_s));
-            }
-            if s.plain_s > WORTH * s.all_s {
-                parts
-                    .push(format!("{:.0} % runs on reference loops for want of a kernel", 100.0 * s.plain_s / s.all_s));
+            let shares = [
+                (
+                    s.thin_s,
+                    format!("depthwise and grouped steps, at {} GMAdd/s", rate(s.thin_madds as f64 / s.thin_s / 1e9)),
+                ),
+                (s.moving_s, "steps that multiply nothing".to_string()),
+                (s.plain_s, "reference loops, for want of a kernel".to_string()),
+            ];
+            let worth = shares.into_iter().filter(|(t, _)| *t > WORTH * s.all_s);
+            let mut parts: Vec<String> =
+                worth.map(|(t, what)| format!("{:.0} % goes to {what}", 100.0 * t / s.all_s)).collect();
+            if let Some(first) = parts.first_mut() {
+                *first = format!("of its time {first}");
             }
             let paces = [first, c]
                 .map(|c| c.optimized.as_ref().map_or(0.0, |o| c.totals.work.madds as f64 / o.stats.median / 1e9));
