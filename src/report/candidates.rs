@@ -370,10 +370,11 @@ pub fn scatter(candidates: &[Candidate], width: usize, height: usize) -> Option<
     Some(out)
 }
 
-/// The letter a candidate has in a scatter.
+/// The letter a candidate has in a scatter; `+` beyond the ninety-sixth.
 pub fn mark(i: usize) -> char {
-    const MARKS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    MARKS.get(i).map_or('+', |b| char::from(*b))
+    const MARKS: &str =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789αβγδεζηθικλμνξοπρστυφχψωΓΔΘΛΞΠΣΦΨΩ";
+    MARKS.chars().nth(i).unwrap_or('+')
 }
 
 #[cfg(test)]
