@@ -28,6 +28,7 @@ mod product;
 mod reorder_step;
 mod resize2d;
 mod rows;
+mod sweep;
 mod table;
 pub mod task;
 

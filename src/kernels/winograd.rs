@@ -9,10 +9,10 @@
 use super::conv::shape as conv_shape;
 use super::conv_blocked::ConvShape;
 use super::epilogue::Act;
+use super::sweep::{Blocks, Form, Pair, Sweep};
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::error::{Error, Result};
-use crate::simd::panel::{Panel, PanelDst, PanelSrc, panel};
 use crate::simd::winograd::{self, MAX_POINTS, Rows, TOGETHER};
 use crate::simd::{Isa, TileMut};
 use crate::tensor::Pages;
@@ -101,6 +101,8 @@ pub struct Winograd {
     /// `[position][output pair][ic][2 blocks of lanes]`; the last pair may be one block.
     wei: Pages,
     bias: Pages,
+    /// Output pairs of one position.
+    pairs: Vec<Pair>,
 }
 
 impl Winograd {
@@ -141,7 +143,10 @@ impl Winograd {
         if let Some(b) = bias {
             padded[..oc].copy_from_slice(b);
         }
-        Winograd { shape, isa, m, wei: packed, bias: padded }
+        let (icb, c_last) = ((0, ic.div_ceil(l)), (ic - 1) % l + 1);
+        let pair = |block: usize| Pair { block, nb: (ocb - block).min(2), icb, c_last, wei: block * l * ic };
+        let pairs = (0..ocb).step_by(2).map(pair).collect();
+        Winograd { shape, isa, m, wei: packed, bias: padded, pairs }
     }
 
     /// The shape.
@@ -201,7 +206,7 @@ impl Winograd {
                 for p in 0..self.points() {
                     let mut to = TileMut::new(&mut products[p * ocb * slots * l..][..ocb * slots * l], ocb, slots, l);
                     to.shorten(tiles);
-                    self.multiply(p, &maps[p * icb * slots * l..], slots, 0..ocb, &mut to);
+                    self.multiply(p, &maps[p * icb * slots * l..], slots, 0, &mut to);
                 }
                 for b in 0..ocb {
                     let fin = winograd::Finish { bias: &self.bias[b * l..][..l], residual, clamp };
@@ -243,9 +248,9 @@ impl Winograd {
             let a_tile = if pool.threads() == 1 { ocb } else { ocb.div_ceil(2).next_multiple_of(2) };
             let grid = Grid { outer: points, a: ocb, b: slots, len: l, a_tile, b_tile: slots, len_tile: l };
             pool.for_tiles(products, grid, |mut tile, _| {
-                let (p, blocks) = (tile.outer, tile.a0..tile.a0 + tile.a_len());
+                let (p, pair) = (tile.outer, tile.a0 / 2);
                 tile.shorten(tiles);
-                self.multiply(p, &maps[p * icb * len..], slots, blocks, &mut tile);
+                self.multiply(p, &maps[p * icb * len..], slots, pair, &mut tile);
             });
             let products = &*products;
             let image = ocb * oh * ow * l;
@@ -278,37 +283,23 @@ impl Winograd {
         &src[(n * s.ic.div_ceil(l) + block) * len..][..len]
     }
 
-    /// The products of position `p`: `to` is `[blocks][tiles][lanes]`.
-    fn multiply(&self, p: usize, maps: &[f32], slots: usize, blocks: std::ops::Range<usize>, to: &mut TileMut<'_>) {
-        let (s, l) = (&self.shape, self.isa.lanes());
-        let (icb, ocb) = (s.ic.div_ceil(l), s.oc.div_ceil(l));
-        let per_point = ocb * l * s.ic;
-        let mut block = blocks.start;
-        while block < blocks.end {
-            let nb = (ocb - block).min(2);
-            let at = p * per_point + block * l * s.ic;
-            let job = Panel {
-                from: PanelSrc {
-                    src: maps,
-                    base: 0,
-                    row_stride: 0,
-                    kb_stride: slots * l,
-                    kb: icb,
-                    c_last: s.ic - (icb - 1) * l,
-                    taps: &[0],
-                    plain: false,
-                },
-                wei: &self.wei[at..],
-                next: &self.wei[(at + nb * l * s.ic).min(self.wei.len())..(at + 2 * nb * l * s.ic).min(self.wei.len())],
-                nb,
-                bias: None,
-                accumulate: false,
-                residual: None,
-                clamp: (f32::NEG_INFINITY, f32::INFINITY),
-            };
-            panel(self.isa, &job, PanelDst::Pixels { block: block - blocks.start }, to);
-            block += nb;
-        }
+    /// The products of position `p` from output pair `pair` on: `to` is `[blocks][tiles][lanes]`, `slots` vectors apart.
+    fn multiply(&self, p: usize, maps: &[f32], slots: usize, pair: usize, to: &mut TileMut<'_>) {
+        let l = self.isa.lanes();
+        let per_point = self.wei.len() / self.points();
+        let sweep = Sweep {
+            isa: self.isa,
+            pairs: &self.pairs[pair..pair + to.a_len().div_ceil(2)],
+            // To the end, so that the first weights of the next position are asked for too.
+            wei: &self.wei[p * per_point..],
+            bias: None,
+            taps: &[0],
+            plain: false,
+            residual: None,
+            act: Act::None,
+        };
+        let from = Blocks { src: maps, base: 0, stride: slots * l, row_stride: 0 };
+        sweep.run(from, 0..self.shape.ic.div_ceil(l), Form::Pixels, to);
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Panel<'a> {
 
 /// Values per cache line.
 const LINE: usize = 16;
+/// Blocks of channels × taps from which on a tile asks for what comes next as it goes.
+const LONG: usize = 12;
 /// Pixels per tile of a plain source, largest first.
 const PLAIN_SHAPES: [usize; 5] = [14, 6, 4, 2, 1];
 
@@ -346,8 +348,15 @@ unsafe fn tile<S: Simd, const PX: usize, const NB: usize, const PLAIN: bool>(
     // SAFETY: every pointer below stays inside what the caller vouches for.
     unsafe {
         let l = S::LANES;
-        for i in 0..raw.next_lines {
-            s.prefetch_far(raw.next.wrapping_add(i * LINE));
+        // The next weights are asked for bit by bit: a burst would fill the queue of outstanding misses and stall the source's.
+        let (mut next, mut per_tap) = (raw.next, 0);
+        let long = !PLAIN && raw.kb * raw.n_taps > LONG;
+        if long {
+            per_tap = raw.next_lines.div_ceil(raw.kb * raw.n_taps);
+        } else {
+            for i in 0..raw.next_lines {
+                s.prefetch_far(next.wrapping_add(i * LINE));
+            }
         }
         let mut acc = [[s.splat(0.0); NB]; PX];
         if raw.accumulate {
@@ -374,7 +383,18 @@ unsafe fn tile<S: Simd, const PX: usize, const NB: usize, const PLAIN: bool>(
             let mut block = src;
             for kb in 0..raw.kb {
                 let cn = if kb + 1 == raw.kb { raw.c_last } else { l };
+                if long {
+                    // Blocks lie a map apart: no prefetcher of the hardware follows from one to the next.
+                    let ahead = block.wrapping_add(raw.kb_stride);
+                    for i in 0..(PX * l).div_ceil(LINE) {
+                        s.prefetch(ahead.wrapping_add(i * LINE));
+                    }
+                }
                 for t in 0..raw.n_taps {
+                    for i in 0..per_tap {
+                        s.prefetch_far(next.wrapping_add(i * LINE));
+                    }
+                    next = next.wrapping_add(per_tap * LINE);
                     let at = block.add(*raw.taps.add(t));
                     let mut c = 0;
                     // Spelled out: whole blocks are the rule.
