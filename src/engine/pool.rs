@@ -1,17 +1,18 @@
 //! The fork-join pool: persistent workers that spin during a run and park between runs.
 //!
 //! A layer here takes tens of microseconds, a futex wake about ten: so workers spin while an inference is active
-//! ([`Pool::activate`]) and sleep only afterwards. Work is handed out in chunks by one atomic counter, never in fixed
-//! halves, since a core that is slowed from outside must not hold up the others. A worker that the system has not
-//! scheduled does not hold up a run either: the caller waits only for workers that have joined it.
+//! ([`Pool::activate`]) and sleep only afterwards. A line of memory may need 0.3 µs from core to core: so each thread has a
+//! share of the chunks and counts through it on a line of its own, and what a thread wrote in one step it mostly reads in the
+//! next. Who is done takes from the shares of the others, since a core that is slowed from outside must not hold them up. A
+//! worker that the system has not scheduled does not hold up a run either: the caller waits only for chunks that were begun.
 //!
 //! [`Pool::run`] calls a shared closure per chunk. [`Pool::for_chunks`] and [`Pool::for_tiles`] give every task its
 //! own part of a destination, safely. [`Pool::scratch`] lends buffers that live as long as the pool.
 
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
@@ -22,24 +23,49 @@ const IDLE_SPINS: u32 = 2_000;
 /// Looks between offers of the core to other threads, while spinning.
 const SPINS_PER_YIELD: u32 = 512;
 
-/// Low bits of the state: workers that joined the run; then whether it is open; above, which run it is.
-const JOINED: u64 = (1 << 16) - 1;
-const OPEN: u64 = 1 << 16;
-const EPOCH: u64 = 1 << 17;
+/// Low bits of a counter: chunks; above, which run they belong to.
+const CHUNK_BITS: u32 = 24;
+/// Chunks of one run; more are done in groups.
+const MAX_CHUNKS: usize = (1 << CHUNK_BITS) - 1;
+/// Most threads of a pool.
+const MAX_THREADS: usize = 1 << 12;
 
 type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
-/// What a run does; valid for workers that joined while the state said open.
+/// What a run does; on its caller's stack.
+struct Job<'a> {
+    task: &'a Task<'a>,
+}
+
+/// A run as a thread sees it. The job may be looked at only for a claimed chunk.
 #[derive(Clone, Copy)]
-struct Job {
-    task: *const Task<'static>,
+struct Run {
+    epoch: u64,
     chunks: usize,
+    job: *const Job<'static>,
+}
+
+/// What all threads read: written once per run, on lines of its own.
+#[repr(align(128))]
+struct Published {
+    /// `run << CHUNK_BITS | chunks`: one word, so that a thread that comes late cannot mistake the shares.
+    run: AtomicU64,
+    job: AtomicPtr<Job<'static>>,
+}
+
+/// A thread's share of the chunks, on lines of its own. Both hold `run << CHUNK_BITS | chunks`.
+#[repr(align(128))]
+#[derive(Default)]
+struct Share {
+    /// Chunks of the share that were handed out.
+    begun: AtomicU64,
+    /// Chunks, of any share, that this thread has done.
+    done: AtomicU64,
 }
 
 struct Shared {
-    state: AtomicU64,
-    next: AtomicUsize,
-    job: UnsafeCell<Option<Job>>,
+    published: Published,
+    shares: Vec<Share>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     active: AtomicUsize,
     sleepers: AtomicUsize,
@@ -47,13 +73,6 @@ struct Shared {
     gate: Mutex<()>,
     wake: Condvar,
 }
-
-// SAFETY: `job` is written only by the one caller that holds `Pool::turn`, while the state is closed with nobody
-// joined, and read only by workers that joined while it was open. All other fields are Sync. The task pointer
-// refers to a `Sync` closure.
-unsafe impl Sync for Shared {}
-// SAFETY: as above; nothing in it is tied to a thread.
-unsafe impl Send for Shared {}
 
 thread_local! {
     /// The thread's id in the run it is inside of, so that a nested run is done in place.
@@ -142,11 +161,10 @@ impl Pool {
 
     /// As [`Pool::new`]; every worker first calls `hook(thread id)`, for example to pin itself to a core.
     pub fn with_hook(threads: usize, hook: impl Fn(usize) + Send + Sync + 'static) -> Pool {
-        let threads = threads.clamp(1, JOINED as usize);
+        let threads = threads.clamp(1, MAX_THREADS);
         let shared = Arc::new(Shared {
-            state: AtomicU64::new(0),
-            next: AtomicUsize::new(0),
-            job: UnsafeCell::new(None),
+            published: Published { run: AtomicU64::new(0), job: AtomicPtr::new(std::ptr::null_mut()) },
+            shares: (0..threads).map(|_| Share::default()).collect(),
             panic: Mutex::new(None),
             active: AtomicUsize::new(0),
             sleepers: AtomicUsize::new(0),
@@ -198,11 +216,16 @@ impl Pool {
         }
     }
 
-    /// Call `task(chunk, thread id)` for every chunk below `chunks`, in rising order of hand-out, and wait for all.
+    /// Call `task(chunk, thread id)` for every chunk below `chunks` and wait for all.
     ///
-    /// A panic in a task is raised again here once no task runs any more; chunks not yet begun are dropped. Called
-    /// from inside a task, the chunks are done in place; concurrent callers take turns.
+    /// Each thread begins with an equal share of neighbouring chunks, in rising order, and then takes from the others'. A panic
+    /// in a task is raised again here once no task runs any more; chunks not yet begun are dropped. Called from inside a
+    /// task, the chunks are done in place; concurrent callers take turns.
     pub fn run(&self, chunks: usize, task: impl Fn(usize, usize) + Sync) {
+        self.run_task(chunks, &task);
+    }
+
+    fn run_task(&self, chunks: usize, task: &Task<'_>) {
         if let Some(id) = INSIDE.get() {
             let id = if id < self.threads() { id } else { 0 };
             return (0..chunks).for_each(|c| task(c, id));
@@ -211,23 +234,32 @@ impl Pool {
             let _inside = Inside::enter(0);
             return (0..chunks).for_each(|c| task(c, 0));
         }
+        if chunks > MAX_CHUNKS {
+            let group = chunks.div_ceil(MAX_CHUNKS);
+            return self.run_task(chunks.div_ceil(group), &|g, id| {
+                (g * group..((g + 1) * group).min(chunks)).for_each(|c| task(c, id));
+            });
+        }
         let _turn = lock(&self.turn);
-        let task: &Task<'_> = &task;
-        // SAFETY: only the lifetime is changed. Workers use the pointer only between joining and leaving a run, and
-        // this function does not return or unwind before all of them have left.
-        let task = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
         let shared = &*self.shared;
-        shared.next.store(0, Ordering::Relaxed);
-        // SAFETY: the state is closed with nobody joined, and `turn` keeps other callers out.
-        unsafe { *shared.job.get() = Some(Job { task, chunks }) };
-        let epoch = shared.state.load(Ordering::Relaxed) & !(OPEN | JOINED);
-        shared.state.store((epoch.wrapping_add(EPOCH)) | OPEN, Ordering::SeqCst);
-        shared.wake_all();
-        shared.take_chunks(Job { task, chunks }, 0);
-        // Nobody may join from here on; wait for those who did.
-        shared.state.fetch_and(!OPEN, Ordering::SeqCst);
+        let job = Job { task };
+        let job: *const Job<'_> = &job;
+        let epoch = (shared.published.run.load(Ordering::Relaxed) >> CHUNK_BITS) + 1;
+        let word = epoch << CHUNK_BITS | chunks as u64;
+        let run = Run { epoch, chunks, job: job.cast() };
+        // No claim of an earlier run can succeed any more, since its shares are used up: who reads this job before the new run
+        // is published does not act on it.
+        shared.published.job.store(job.cast_mut().cast(), Ordering::Relaxed);
+        if shared.active.load(Ordering::Relaxed) > 0 {
+            // Workers are awake: no need to wait until the line has come over.
+            shared.published.run.store(word, Ordering::Release);
+        } else {
+            shared.published.run.store(word, Ordering::SeqCst);
+            shared.wake_all();
+        }
+        let own = shared.take(run, 0);
         let mut spins = 0u32;
-        while shared.state.load(Ordering::Acquire) & JOINED != 0 {
+        while own + shared.done_by_workers(epoch) < chunks {
             spin(&mut spins);
         }
         let panic = lock(&shared.panic).take();
@@ -336,43 +368,84 @@ impl Shared {
         }
     }
 
-    /// Do chunks until none is left; a panic is kept and ends the run early.
-    fn take_chunks(&self, job: Job, id: usize) {
-        let _inside = Inside::enter(id);
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let chunk = self.next.fetch_add(1, Ordering::Relaxed);
-                if chunk >= job.chunks {
-                    return;
-                }
-                // SAFETY: the caller of the run keeps the closure alive until every joined thread has left.
-                unsafe { (*job.task)(chunk, id) };
+    /// Which chunks share `i` begins and ends with.
+    fn bounds(&self, i: usize, chunks: usize) -> (usize, usize) {
+        let n = self.shares.len();
+        (i * chunks / n, (i + 1) * chunks / n)
+    }
+
+    /// The next chunk of share `i`, unless it is used up or the run is over.
+    fn claim(&self, i: usize, run: Run) -> Option<usize> {
+        let (start, end) = self.bounds(i, run.chunks);
+        let begun = &self.shares[i].begun;
+        let mut seen = begun.load(Ordering::Relaxed);
+        loop {
+            let at = match (seen >> CHUNK_BITS).cmp(&run.epoch) {
+                std::cmp::Ordering::Less => 0,
+                std::cmp::Ordering::Equal => (seen & MAX_CHUNKS as u64) as usize,
+                std::cmp::Ordering::Greater => return None,
+            };
+            if start + at >= end {
+                return None;
             }
-        }));
-        if let Err(payload) = done {
-            self.next.store(job.chunks, Ordering::Relaxed);
-            lock(&self.panic).get_or_insert(payload);
+            let next = run.epoch << CHUNK_BITS | (at + 1) as u64;
+            // Release: what was read of the run was read before; it is over only after this chunk.
+            match begun.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(start + at),
+                Err(now) => seen = now,
+            }
         }
     }
 
-    /// Join the run that is open, unless it is `seen`; `None` when there is nothing to do.
-    fn join(&self, seen: &mut u64) -> Option<Job> {
-        let mut state = self.state.load(Ordering::SeqCst);
-        loop {
-            let epoch = state & !(OPEN | JOINED);
-            if state & OPEN == 0 || epoch == *seen {
-                return None;
-            }
-            match self.state.compare_exchange_weak(state, state + 1, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => {
-                    *seen = epoch;
-                    // SAFETY: the run was open when this thread joined, so the job was written before, and it is
-                    // not written again until this thread has left.
-                    return unsafe { *self.job.get() };
+    /// Do chunks until none is left, those of the thread's own share first; how many. A panic is kept and uses up the rest.
+    fn take(&self, run: Run, id: usize) -> usize {
+        let _inside = Inside::enter(id);
+        let done = Cell::new(0);
+        let each = |act: &dyn Fn(usize)| {
+            for i in 0..self.shares.len() {
+                let before = done.get();
+                while let Some(chunk) = self.claim((id + i) % self.shares.len(), run) {
+                    // Counted also when it panics: it was begun and is over.
+                    done.set(done.get() + 1);
+                    act(chunk);
                 }
-                Err(now) => state = now,
+                if done.get() > before {
+                    self.publish(id, run.epoch, done.get());
+                }
             }
+        };
+        // SAFETY: of a claimed chunk: the caller of the run keeps the job alive until every begun chunk is reported done.
+        let result = catch_unwind(AssertUnwindSafe(|| each(&|chunk| unsafe { ((*run.job).task)(chunk, id) })));
+        if let Err(payload) = result {
+            lock(&self.panic).get_or_insert(payload);
+            each(&|_| ());
+            self.publish(id, run.epoch, done.get());
         }
+        done.get()
+    }
+
+    fn publish(&self, id: usize, epoch: u64, done: usize) {
+        self.shares[id].done.store(epoch << CHUNK_BITS | done as u64, Ordering::Release);
+    }
+
+    /// Chunks of run `epoch` that other threads than the caller's have done.
+    fn done_by_workers(&self, epoch: u64) -> usize {
+        let of = |s: &Share| {
+            let done = s.done.load(Ordering::Acquire);
+            if done >> CHUNK_BITS == epoch { (done & MAX_CHUNKS as u64) as usize } else { 0 }
+        };
+        self.shares[1..].iter().map(of).sum()
+    }
+
+    /// The run that is on, or was last, unless it is `seen`.
+    fn look(&self, seen: &mut u64) -> Option<Run> {
+        let word = self.published.run.load(Ordering::Acquire);
+        if word == *seen {
+            return None;
+        }
+        *seen = word;
+        let (epoch, chunks) = (word >> CHUNK_BITS, (word & MAX_CHUNKS as u64) as usize);
+        Some(Run { epoch, chunks, job: self.published.job.load(Ordering::Relaxed) })
     }
 }
 
@@ -380,9 +453,8 @@ fn work(shared: &Shared, id: usize) {
     let mut seen = 0;
     let mut spins = 0u32;
     while !shared.stop.load(Ordering::Relaxed) {
-        if let Some(job) = shared.join(&mut seen) {
-            shared.take_chunks(job, id);
-            shared.state.fetch_sub(1, Ordering::Release);
+        if let Some(run) = shared.look(&mut seen) {
+            shared.take(run, id);
             spins = 0;
             continue;
         }
@@ -395,8 +467,7 @@ fn work(shared: &Shared, id: usize) {
         shared.sleepers.fetch_add(1, Ordering::SeqCst);
         // Looked at after announcing the sleep, as a caller looks for sleepers after publishing: one of them sees.
         let idle = |seen: u64| {
-            let state = shared.state.load(Ordering::SeqCst);
-            (state & OPEN == 0 || state & !(OPEN | JOINED) == seen)
+            shared.published.run.load(Ordering::SeqCst) == seen
                 && shared.active.load(Ordering::SeqCst) == 0
                 && !shared.stop.load(Ordering::SeqCst)
         };
