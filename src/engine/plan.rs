@@ -55,9 +55,14 @@ pub(super) struct Plan {
     steps: Vec<Step>,
     /// For each graph output: the buffer that holds it in plain layout, or the heap.
     outputs: Vec<(ValueId, Option<(usize, Vec<usize>)>)>,
+    /// The results of the last run, for their room.
+    kept: Vec<Option<Tensor>>,
     heap: Vec<Option<Tensor>>,
     poison: bool,
 }
+
+/// Values of a result that one task copies.
+const COPIED: usize = 1 << 16;
 
 struct Buffer {
     len: usize,
@@ -532,6 +537,7 @@ impl Plan {
             execs,
             steps,
             outputs,
+            kept: Vec::new(),
             poison: options.poison,
         })
     }
@@ -576,7 +582,7 @@ impl Runner for Plan {
     }
     fn run(&mut self, inputs: &[Tensor], mut times: Option<&mut [f64]>) -> Result<Vec<Tensor>> {
         check_inputs(&self.graph, inputs)?;
-        let Plan { graph, pool, arena, ranges, statics, execs, outputs, heap, poison, .. } = self;
+        let Plan { graph, pool, arena, ranges, statics, execs, outputs, kept, heap, poison, .. } = self;
         if *poison {
             arena.fill(f32::NAN);
         }
@@ -584,7 +590,7 @@ impl Runner for Plan {
         for (&id, t) in graph.inputs().iter().zip(inputs) {
             heap[id.0 as usize] = Some(t.clone());
         }
-        let active = pool.activate();
+        let _active = pool.activate();
         let _denormals = denormals::Mode::flushed();
         for (i, exec) in execs.iter().enumerate() {
             let start = std::time::Instant::now();
@@ -626,11 +632,22 @@ impl Runner for Plan {
                 times[i] += start.elapsed().as_secs_f64();
             }
         }
-        drop(active);
+        kept.resize(outputs.len(), None);
         outputs
             .iter()
-            .map(|(v, place)| match place {
-                Some((b, dims)) => Tensor::from_vec(arena.slice(ranges[*b].clone()).to_vec(), dims),
+            .zip(kept)
+            .map(|((v, place), kept)| match place {
+                Some((b, dims)) => {
+                    let values = arena.slice(ranges[*b].clone());
+                    // Fresh pages cost as much as the copy: the last result is written over, unless somebody still has it.
+                    match kept.as_mut().and_then(Tensor::sole_floats) {
+                        Some(room) => pool.for_chunks(room, COPIED, |i, part, _| {
+                            part.copy_from_slice(&values[i * COPIED..][..part.len()]);
+                        }),
+                        None => *kept = Some(Tensor::from_vec(values.to_vec(), dims)?),
+                    }
+                    kept.clone().ok_or_else(|| Error::run("an output that was not kept"))
+                }
                 None => heap[v.0 as usize]
                     .as_ref()
                     .or_else(|| statics.get(v))

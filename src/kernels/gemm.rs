@@ -15,11 +15,11 @@ use crate::simd::{Isa, Simd, SimdOp, dispatch};
 use crate::tensor::Pages;
 
 /// Values of k per pass.
-const KC: usize = 256;
+const KC: usize = 384;
 /// Values packed at a time.
 const PACK: usize = 48 << 10;
 /// Bytes of A that a pass reuses.
-const A_BYTES: usize = 160 << 10;
+const A_BYTES: usize = 208 << 10;
 /// Bytes of the result that passes over k come back to.
 const C_BYTES: usize = 160 << 10;
 /// Multiply-adds below which a task is not split further.

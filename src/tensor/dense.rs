@@ -17,11 +17,15 @@ compile_error!("tensor payloads are little-endian and used in place; big-endian 
 /// Owned numbers of some plain type.
 trait Store: Send + Sync {
     fn bytes(&self) -> &[u8];
+    fn bytes_mut(&mut self) -> &mut [u8];
 }
 
 impl<T: Pod + Send + Sync> Store for Vec<T> {
     fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(self)
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(self)
     }
 }
 
@@ -173,6 +177,16 @@ impl Tensor {
         };
         let lazy = Lazy { made: OnceLock::new(), make: Box::new(make) };
         Tensor { dtype, dims: self.dims.clone(), data: Data::Lazy(Arc::new(lazy)) }
+    }
+
+    /// The values for writing, when they are owned `f32` and no clone of the tensor is left.
+    pub fn sole_floats(&mut self) -> Option<&mut [f32]> {
+        match &mut self.data {
+            Data::Owned(store) if self.dtype == DType::F32 => {
+                bytemuck::try_cast_slice_mut(Arc::get_mut(store)?.bytes_mut()).ok()
+            }
+            _ => None,
+        }
     }
 
     /// A rank-0 tensor.
@@ -373,6 +387,9 @@ struct Words {
 impl Store for Words {
     fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.bytes]
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.bytes]
     }
 }
 
