@@ -5,7 +5,7 @@
 //! buffer: the smaller joins are its beginnings.
 
 use super::passes::{Item, Work};
-use super::plan::fast_dims;
+use super::planner::fast_dims;
 use crate::ir::{Graph, ValueId};
 use crate::kernels::Kind;
 use std::collections::HashMap;

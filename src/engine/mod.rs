@@ -13,6 +13,8 @@ mod meaning;
 mod operands;
 mod passes;
 mod plan;
+mod planner;
+mod prepare;
 mod reference;
 
 use crate::error::Result;

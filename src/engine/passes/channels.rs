@@ -4,7 +4,8 @@
 //! operand and channel every channel comes from. Joins and cuts on block borders stay what they are, since nothing moves for them.
 
 use super::super::joins::whole_blocks;
-use super::super::plan::{fast_dims, is_view};
+use super::super::plan::is_view;
+use super::super::planner::fast_dims;
 use super::{Item, Walk, Work};
 use crate::ir::{Graph, Node, NodeId, ValueId};
 use crate::kernels::Kind;

@@ -1,7 +1,7 @@
 //! What happens to the input of a pointwise convolution is done on the way in: a BatchNormalization and its activation before it
 //! (DenseNet), the gate of a squeeze-excite block. It saves writing and reading the whole map once more.
 
-use super::super::plan::fast_dims;
+use super::super::planner::fast_dims;
 use super::{Item, Work};
 use crate::ir::{Graph, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind, Pre, takes_pre};

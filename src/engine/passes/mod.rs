@@ -20,7 +20,7 @@ mod views;
 use repeats::Repeats;
 
 use super::meaning as read;
-use super::plan::fast_dims;
+use super::planner::fast_dims;
 use crate::error::{Error, Result};
 use crate::ir::interp::Statics;
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};

@@ -1,0 +1,68 @@
+//! Makes the kernels of a plan ready, side by side: packing and transforming weights is most of what loading a model costs.
+
+use super::Options;
+use crate::error::{Error, Result};
+use crate::kernels::{Entry, Kind, Layout, Prepared, Task};
+use crate::machine::host;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// A step whose kernel is chosen but not made ready.
+pub(super) struct Waiting {
+    pub(super) entry: &'static Entry,
+    pub(super) kind: Kind,
+    pub(super) srcs: Vec<Vec<usize>>,
+    pub(super) layouts: Vec<Layout>,
+    pub(super) dsts: Vec<Vec<usize>>,
+}
+
+impl Waiting {
+    fn prepare(self, options: &Options) -> Result<Box<dyn Prepared>> {
+        let Waiting { entry, kind, srcs, layouts, dsts } = self;
+        (entry.prepare)(&Task {
+            kind: &kind,
+            srcs: &srcs,
+            layouts: &layouts,
+            dsts: &dsts,
+            isa: options.isa,
+            threads: options.threads.max(1),
+            winograd: options.winograd,
+        })
+    }
+}
+
+/// All of them, in order. Each goes with its unpacked weights as it is done.
+pub(super) fn all(waiting: Vec<Waiting>, options: &Options) -> Vec<Result<Box<dyn Prepared>>> {
+    let slots: Vec<Mutex<Option<Waiting>>> = waiting.into_iter().map(|w| Mutex::new(Some(w))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut made = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(slot) = slots.get(i) else { return made };
+            if let Some(w) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                made.push((i, w.prepare(options)));
+            }
+        }
+    };
+    // Loading is not what `--threads` is about: whatever cores there are.
+    let helpers = host::cores().min(slots.len()).saturating_sub(1);
+    let made = std::thread::scope(|scope| {
+        let handles: Vec<_> =
+            (0..helpers).map_while(|_| std::thread::Builder::new().spawn_scoped(scope, work).ok()).collect();
+        let mut made = work();
+        for handle in handles {
+            match handle.join() {
+                Ok(more) => made.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        made
+    });
+    let mut all: Vec<Result<Box<dyn Prepared>>> =
+        slots.iter().map(|_| Err(Error::run("a kernel that was not made ready"))).collect();
+    for (i, result) in made {
+        all[i] = result;
+    }
+    all
+}
