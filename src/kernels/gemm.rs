@@ -2,7 +2,7 @@
 //!
 //! Ladder: dot products → columns as vectors, B packed in panels `[panel][k][NR]` → register tile of MR rows × NR
 //! columns ([`crate::simd::panel`], a product being a pointwise convolution over rows) → A packed once per thread as
-//! `[k block][m][lanes]`, which for rows contiguous in k is copying → blocks of `KC` so that a panel of B stays in
+//! `[k block][m][lanes]`, which for rows contiguous in k is copying → blocks of k so that a panel of B stays in
 //! the first-level cache and a block of A in the second → dynamic tasks of rows × panels.
 //!
 //! Constant B is packed once ([`PackedB`]); otherwise each task packs the columns it needs.
@@ -14,8 +14,8 @@ use crate::simd::strip::{Strip, strip};
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
 use crate::tensor::Pages;
 
-/// Values of k per pass.
-const KC: usize = 384;
+/// Values of k per pass, the best first: a smaller one where all rows of A then fit one pass, so that B is read once.
+const KC: [usize; 2] = [384, 256];
 /// Values packed at a time.
 const PACK: usize = 48 << 10;
 /// Bytes of A that a pass reuses.
@@ -335,7 +335,8 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
         return no_products(shape, fin, dst, isa);
     }
     // Rows per task: a pass over them reuses one block of A from the second-level cache.
-    let fit = (A_BYTES / (4 * KC.min(k))).max(4 * mr);
+    let most_k = KC.into_iter().find(|&kc| m * 4 * kc.min(k) <= A_BYTES).unwrap_or(KC[0]);
+    let fit = (A_BYTES / (4 * most_k.min(k))).max(4 * mr);
     let mut m_parts = m.div_ceil(fit);
     let madds = batch * m * k * n;
     let most = if pool.threads() == 1 { 1 } else { TASKS_PER_THREAD * pool.threads() };
@@ -352,7 +353,7 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
     let len_tile = n.div_ceil(n_parts).next_multiple_of(nr).min(n.next_multiple_of(nr));
     let grid = Grid { outer: batch, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile };
     // Passes of even length.
-    let kc = k.div_ceil(k.div_ceil(KC));
+    let kc = k.div_ceil(k.div_ceil(most_k));
     let ticket = pool.ticket();
     pool.for_tiles(dst, grid, |mut tile, id| {
         pool.scratch(id, |scratch| {

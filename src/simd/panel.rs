@@ -142,7 +142,10 @@ impl SimdOp for Run<'_, '_, '_> {
             }
             PanelDst::Planes { block } => {
                 assert!(dst.seg_len().is_multiple_of(l) && block + p.nb <= dst.a_len(), "panel outside its tile");
-                (dst.b_len(), dst.seg_len() / l, l)
+                let (rows, px) = (dst.b_len(), dst.seg_len() / l);
+                // Rows that follow each other on both sides are one row: fewer tiles that are not full.
+                let follow = row_stride == px * if plain { 1 } else { l } && dst.is_contiguous();
+                if follow { (1, rows * px, l) } else { (rows, px, l) }
             }
             PanelDst::Columns { col } => {
                 assert!(dst.a_len() == 1 && col < dst.seg_len(), "panel outside its tile");
