@@ -7,6 +7,7 @@
 use super::epilogue::Act;
 use super::gemv::MAX_M;
 use crate::engine::pool::{Grid, Pool, Scratch};
+use crate::simd::codes::{Codes, Zeros, dots};
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
 use crate::tensor::Tensor;
 
@@ -29,7 +30,7 @@ pub struct FewBits {
     pub block: usize,
     /// `[n][blocks]`
     pub scales: Vec<f32>,
-    /// `[n][blocks]`
+    /// `[n][blocks]`, or one for all.
     pub zeros: Vec<f32>,
     /// The bytes, where the file has them.
     pub data: Tensor,
@@ -52,7 +53,7 @@ impl FewBits {
             && self.row_bytes >= (codes * self.bits).div_ceil(8)
             && self.data.bytes().is_ok_and(|b| b.len() == rows * self.row_bytes)
             && self.scales.len() == scales
-            && self.zeros.len() == scales
+            && (self.zeros.len() == scales || self.zeros.len() == 1)
     }
 
     fn code(&self, byte: u8, high: bool) -> f32 {
@@ -79,7 +80,7 @@ impl FewBits {
 
     fn scale(&self, col: usize, block: usize) -> (f32, f32) {
         let at = col * self.blocks() + block;
-        (self.scales[at], self.zeros[at])
+        (self.scales[at], self.zeros[at.min(self.zeros.len() - 1)])
     }
 
     /// Columns `n0..n0 + nn` as panels `[panel][k][NR]`, as a packed product wants them.
@@ -258,7 +259,24 @@ pub fn few_rows(
             for i in 0..m {
                 let (x, sums) = rows[i * row..][..row].split_at(wide);
                 let y = tile.seg(0, i);
-                if w.by_column {
+                if w.by_column && w.k.is_multiple_of(w.block) && w.block.is_multiple_of(2 * l) {
+                    let (blocks, column) = (w.blocks(), w.row_bytes);
+                    let codes = Codes {
+                        bits: w.bits,
+                        signed: w.signed,
+                        bytes: &bytes[n0 * column..],
+                        column,
+                        block: w.block,
+                        x,
+                        sums,
+                        scales: &w.scales[n0 * blocks..],
+                        zeros: match w.zeros[..] {
+                            [zero] => Zeros::All(zero),
+                            _ => Zeros::Each(&w.zeros[n0 * blocks..]),
+                        },
+                    };
+                    dots(isa, &codes, y);
+                } else if w.by_column {
                     dispatch(isa, Dots { w, bytes, x, sums, n0, y });
                 } else {
                     dispatch(isa, Sums { w, bytes, x, sums, n0, y });
@@ -317,7 +335,7 @@ impl SimdOp for Dots<'_> {
         for (c, y) in y.iter_mut().enumerate() {
             let col = n0 + c;
             let codes = &bytes[col * w.row_bytes..][..w.row_bytes];
-            let (scales, zeros) = (&w.scales[col * blocks..][..blocks], &w.zeros[col * blocks..][..blocks]);
+            let scales = &w.scales[col * blocks..][..blocks];
             let mut total = s.splat(0.0);
             let mut shift = 0.0;
             for b in 0..blocks {
@@ -350,7 +368,7 @@ impl SimdOp for Dots<'_> {
                     }
                 }
                 total = s.fma(acc, s.splat(scales[b]), total);
-                shift += scales[b] * (rest - zeros[b] * sums[b]);
+                shift += scales[b] * (rest - w.scale(col, b).1 * sums[b]);
             }
             *y = s.reduce_add(total) + shift;
         }
@@ -474,37 +492,40 @@ mod tests {
             for (bits, signed, by_column) in [(4, false, true), (8, false, true), (8, true, false), (8, false, false)] {
                 let w =
                     matrix(k, n, bits, signed, by_column, if bits == 4 { block.next_multiple_of(2) } else { block });
-                assert!(w.fits());
-                let bytes = w.data.bytes().unwrap();
-                for m in [1, 3, 9] {
-                    let (x, bias, res) = (values(m * k, 1), values(n, 2), values(m * n, 3));
-                    let mut want = Vec::new();
-                    for i in 0..m {
-                        for j in 0..n {
-                            let mut column = vec![0.0; k];
-                            w.column(bytes, j, 0, &mut column);
-                            let dot: f64 = (0..k).map(|r| x[i * k + r] as f64 * column[r] as f64).sum();
-                            want.push((0.5 * dot as f32 + bias[j] + res[i * n + j]).max(0.0));
+                let alone = FewBits { zeros: vec![7.0], ..w.clone() };
+                for w in [w, alone] {
+                    assert!(w.fits());
+                    let bytes = w.data.bytes().unwrap();
+                    for m in [1, 3, 9] {
+                        let (x, bias, res) = (values(m * k, 1), values(n, 2), values(m * n, 3));
+                        let mut want = Vec::new();
+                        for i in 0..m {
+                            for j in 0..n {
+                                let mut column = vec![0.0; k];
+                                w.column(bytes, j, 0, &mut column);
+                                let dot: f64 = (0..k).map(|r| x[i * k + r] as f64 * column[r] as f64).sum();
+                                want.push((0.5 * dot as f32 + bias[j] + res[i * n + j]).max(0.0));
+                            }
                         }
-                    }
-                    for isa in isas() {
-                        let pool = Pool::new(2);
-                        let what = format!("{isa} {m}x{k}x{n} {bits} bits by column {by_column}");
-                        if m <= MAX_M && w.streams(isa) {
-                            let add = (0.5, Some(&bias[..]), Some(&res[..]));
-                            let got = guarded(m * n, |d| few_rows(&pool, isa, m, &x, &w, add, Act::Relu, d));
+                        for isa in isas() {
+                            let pool = Pool::new(2);
+                            let what = format!("{isa} {m}x{k}x{n} {bits} bits by column {by_column}");
+                            if m <= MAX_M && w.streams(isa) {
+                                let add = (0.5, Some(&bias[..]), Some(&res[..]));
+                                let got = guarded(m * n, |d| few_rows(&pool, isa, m, &x, &w, add, Act::Relu, d));
+                                close(&got, &want, 1e-4, &what);
+                            }
+                            let fin = Finish {
+                                alpha: 0.5,
+                                bias: crate::kernels::gemm::Bias::Col(&bias),
+                                residual: Some(&res),
+                                act: Act::Relu,
+                            };
+                            let shape = GemmShape { batch: 1, m, k, n };
+                            let got =
+                                guarded(m * n, |d| gemm(&pool, isa, shape, Mat::rows(&x, m, k), Rhs::Bits(&w), fin, d));
                             close(&got, &want, 1e-4, &what);
                         }
-                        let fin = Finish {
-                            alpha: 0.5,
-                            bias: crate::kernels::gemm::Bias::Col(&bias),
-                            residual: Some(&res),
-                            act: Act::Relu,
-                        };
-                        let shape = GemmShape { batch: 1, m, k, n };
-                        let got =
-                            guarded(m * n, |d| gemm(&pool, isa, shape, Mat::rows(&x, m, k), Rhs::Bits(&w), fin, d));
-                        close(&got, &want, 1e-4, &what);
                     }
                 }
             }

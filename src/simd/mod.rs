@@ -11,6 +11,7 @@ use std::fmt;
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+pub mod codes;
 pub mod denormals;
 pub mod depthwise;
 pub mod math;

@@ -42,7 +42,7 @@ impl Walk<'_> {
                 row_bytes: c.row_bytes,
                 block: c.block,
                 scales: c.scales,
-                zeros: c.zeros,
+                zeros: one_if_equal(c.zeros),
                 data: (*data).clone(),
             };
             return self.few_bits(self.product(id, task, vec![a], out, Act::None)?, weights, false);
@@ -116,12 +116,11 @@ impl Walk<'_> {
             _ => return None,
         };
         let zeros: Vec<f32> = match input(3) {
-            None => vec![0.0; n],
+            None => vec![0.0],
             Some(z) => {
                 let z: Vec<f32> = self.value(z)?.to_f64s().ok()?.into_iter().map(|v| v as f32).collect();
                 match z.len() {
-                    1 => vec![z[0]; n],
-                    len if len == n => z,
+                    len if len == 1 || len == n => one_if_equal(z),
                     _ => return None,
                 }
             }
@@ -255,4 +254,12 @@ impl Walk<'_> {
         }
         (values.len() == n && t.dims().last() == Some(&n)).then(|| values.to_vec())
     }
+}
+
+/// One value where all are the same: it need not be read per block.
+fn one_if_equal(mut zeros: Vec<f32>) -> Vec<f32> {
+    if zeros.iter().all(|&z| Some(&z) == zeros.first()) {
+        zeros.truncate(1);
+    }
+    zeros
 }
