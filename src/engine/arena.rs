@@ -20,19 +20,26 @@ pub struct Request {
 /// Values per cache line; buffers start on a line.
 const LINE: usize = 16;
 
+/// Steps of a stretch.
+const STRETCH: usize = 64;
+
 /// Offsets (in values) for the requests, and the total size.
 pub fn place(requests: &[Request]) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(requests[i].len), requests[i].first));
     let mut offsets = vec![0; requests.len()];
-    let mut placed: Vec<usize> = Vec::with_capacity(requests.len());
+    // Placed buffers by the stretches of steps they are alive in, so that a long graph does not look at all of them for each.
+    let stretch = |r: &Request| r.first / STRETCH..=r.last.max(r.first) / STRETCH;
+    let stretches = requests.iter().map(|r| stretch(r).end() + 1).max().unwrap_or(0);
+    let mut placed: Vec<Vec<usize>> = vec![Vec::new(); stretches];
     let mut total = 0;
     for i in order {
         let r = requests[i];
         let len = r.len.next_multiple_of(LINE);
-        // What is alive at the same time, by address; the smallest gap that fits wins.
-        let mut taken: Vec<Range<usize>> = placed
+        // What is alive at the same time, by address; the smallest gap that fits wins. One may come up several times.
+        let mut taken: Vec<Range<usize>> = placed[stretch(&r)]
             .iter()
+            .flatten()
             .filter(|&&j| requests[j].first <= r.last && r.first <= requests[j].last)
             .map(|&j| offsets[j]..offsets[j] + requests[j].len.next_multiple_of(LINE))
             .collect();
@@ -47,7 +54,7 @@ pub fn place(requests: &[Request]) -> (Vec<usize>, usize) {
         }
         offsets[i] = best.map_or(at, |(_, at)| at);
         total = total.max(offsets[i] + len);
-        placed.push(i);
+        placed[stretch(&r)].iter_mut().for_each(|p| p.push(i));
     }
     (offsets, total)
 }
@@ -98,10 +105,10 @@ mod tests {
 
     #[test]
     fn buffers_alive_together_never_overlap_and_a_chain_needs_two() {
-        let chain: Vec<Request> = (0..10).map(|i| Request { len: 100, first: i, last: i + 1 }).collect();
+        let chain: Vec<Request> = (0..200).map(|i| Request { len: 100, first: i, last: i + 1 }).collect();
         let (offsets, total) = place(&chain);
         assert_eq!(total, 2 * 112);
-        for i in 0..9 {
+        for i in 0..199 {
             assert_ne!(offsets[i], offsets[i + 1]);
         }
         let mixed: Vec<Request> =
