@@ -4,7 +4,8 @@
     python -m venv v && v/bin/pip install -r benches/peers/requirements.txt
     v/bin/python benches/peers/compare.py target/release/madd-prof resnet50.onnx bert.onnx --threads 1 2 --rounds 5
 
-Every runtime keeps one process per (model, threads) loaded and blocked on its input while another is measured; peers take turns,
+Every peer keeps one process per (model, threads) loaded and blocked on its input while another is measured, madd-prof starts anew for a
+round and warms up; they take turns,
 and the order rotates from round to round, so that drift of the machine falls on all alike. A figure is the median over rounds of
 the round's median; the ratio is that of madd-prof over the best peer's; `x floor` is our median over what this machine's ceilings allow
 ("Ceilings" in the README). Inputs are random with a fixed seed (integers: ones).

@@ -104,6 +104,9 @@ fn direct_windows() {
     blocked_case(ConvShape { kw: 1, pw: 0, pw_end: 0, ..ConvShape::square(12, 9, 20, 7, 1, 3) });
     blocked_case(ConvShape { n: 2, ..ConvShape::square(12, 9, 20, 3, 1, 1) });
     blocked_case(ConvShape::square(40, 20, 36, 3, 1, 1));
+    // So many channels that they are copied in parts.
+    blocked_case(ConvShape::square(500, 14, 24, 3, 2, 1));
+    check(ConvShape::square(500, 14, 20, 3, 2, 1), SrcLayout::Blocked, Act::HardSwish, true);
     // Padding wider than the map.
     blocked_case(ConvShape::square(8, 2, 8, 5, 1, 4));
     blocked_case(ConvShape::square(8, 2, 8, 3, 2, 3));
