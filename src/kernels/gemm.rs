@@ -1,21 +1,24 @@
 //! Matrix product `C[m][n] = act(alpha · A[m][k] · B[k][n] + bias + residual)`, batched, any strides of A and B.
 //!
 //! Ladder: dot products → columns as vectors, B packed in panels `[panel][k][NR]` → register tile of MR rows × NR
-//! columns ([`crate::simd::panel`], a product being a pointwise convolution over rows) → A packed once per thread as
-//! `[k block][m][lanes]`, which for rows contiguous in k is copying → blocks of k so that a panel of B stays in
-//! the first-level cache and a block of A in the second → dynamic tasks of rows × panels.
+//! columns → A packed once per thread tile by tile, `[tile][k block][row][lanes]`, so that a tile is read from end to end
+//! ([`crate::simd::panel`]); where few columns meet it, read in place ([`crate::simd::strip`]) → blocks of k so that a panel of B
+//! stays in the first-level cache and a block of A in the second → dynamic tasks of rows × panels.
 //!
 //! Constant B is packed once ([`PackedB`]); otherwise each task packs the columns it needs.
 
 use super::epilogue::Act;
 use super::few_bits::FewBits;
 use crate::engine::pool::{Grid, Pool, Scratch};
+use crate::simd::panel::{Panel, PanelDst, PanelForm, PanelSrc, panel, tiles_of};
 use crate::simd::strip::{Strip, strip};
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
 use crate::tensor::Pages;
 
 /// Values of k per pass, the best first: a smaller one where all rows of A then fit one pass, so that B is read once.
 const KC: [usize; 2] = [384, 256];
+/// Panels of columns from which on rows are laid out for them.
+const LAY_OUT: usize = 3;
 /// Values packed at a time.
 const PACK: usize = 48 << 10;
 /// Bytes of A that a pass reuses.
@@ -252,6 +255,49 @@ impl SimdOp for PackB<'_> {
     }
 }
 
+/// Rows `m0..m0 + mm` times `alpha` for passes of `kc` values of k, a whole number of vectors: of a pass, tile after tile of
+/// `[k block][row][lanes]`. Values behind `k` are left as they are.
+struct PackA<'a> {
+    a: Mat<'a>,
+    base: &'a [f32],
+    k: usize,
+    kc: usize,
+    m0: usize,
+    mm: usize,
+    alpha: f32,
+    to: &'a mut [f32],
+}
+
+impl SimdOp for PackA<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let PackA { a, base, k, kc, m0, mm, alpha, to } = self;
+        let (l, factor) = (S::LANES, s.splat(alpha));
+        let mut to = to.chunks_exact_mut(l);
+        for k0 in (0..k).step_by(kc) {
+            let end = k.min(k0 + kc);
+            let mut first = m0;
+            for rows in tiles_of(mm, S::MR) {
+                for kb in (k0..end).step_by(l) {
+                    let width = l.min(end - kb);
+                    for (m, to) in (first..first + rows).zip(&mut to) {
+                        let at = m * a.row + kb * a.col;
+                        if a.col == 1 && width == l {
+                            s.store(to, s.mul(factor, s.load(&base[at..][..l])));
+                        } else {
+                            for (c, to) in to[..width].iter_mut().enumerate() {
+                                *to = alpha * base[at + c * a.col];
+                            }
+                        }
+                    }
+                }
+                first += rows;
+            }
+        }
+    }
+}
+
 /// Rows `m0..m0 + mm` times `alpha`, each `row` values from the next.
 #[allow(clippy::too_many_arguments)]
 fn copy_a(a: Mat<'_>, batch: usize, k: usize, m0: usize, mm: usize, alpha: f32, row: usize, to: &mut [f32]) {
@@ -275,11 +321,6 @@ fn copy_a(a: Mat<'_>, batch: usize, k: usize, m0: usize, mm: usize, alpha: f32, 
     if alpha != 1.0 {
         to.chunks_exact_mut(row).take(mm).for_each(|r| r[..k].iter_mut().for_each(|x| *x *= alpha));
     }
-}
-
-/// Whether rows this far apart fall into few sets of the caches: a multiple of a kibibyte.
-fn crowded(row: usize) -> bool {
-    row.is_multiple_of(256)
 }
 
 /// Right-hand side of a product.
@@ -352,19 +393,31 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
     let b_tile = m.div_ceil(m_parts).next_multiple_of(mr).min(m);
     let len_tile = n.div_ceil(n_parts).next_multiple_of(nr).min(n.next_multiple_of(nr));
     let grid = Grid { outer: batch, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile };
-    // Passes of even length.
-    let kc = k.div_ceil(k.div_ceil(most_k));
+    // Passes of even length, of whole vectors.
+    let kc = k.div_ceil(k.div_ceil(most_k)).next_multiple_of(l);
     let ticket = pool.ticket();
     pool.for_tiles(dst, grid, |mut tile, id| {
         pool.scratch(id, |scratch| {
             let Scratch { a: sa, b: sb, tag_a, tag_b } = scratch;
             let (mm, nn) = (tile.b_len(), tile.seg_len());
-            // Rows contiguous in k are read where they are, unless they crowd the caches.
-            let direct = a.col == 1 && fin.alpha == 1.0 && !(crowded(a.row) && mm > mr && nn > 4 * nr);
-            let (lhs, row) = if direct {
+            // What many columns meet is worth laying out; of the rest, rows contiguous in k are read where they are.
+            let tiles = mm > mr && nn >= LAY_OUT * nr;
+            let direct = a.col == 1 && fin.alpha == 1.0;
+            let (lhs, row) = if tiles {
+                let to = Scratch::grow(sa, mm * k.next_multiple_of(l));
+                let tag = (ticket, tile.outer * m + tile.b0);
+                if *tag_a != tag {
+                    *tag_a = (0, 0);
+                    let base = &a.data[tile.outer * a.batch..];
+                    dispatch(isa, PackA { a, base, k, kc, m0: tile.b0, mm, alpha: fin.alpha, to });
+                    *tag_a = tag;
+                }
+                (&*to, 0)
+            } else if direct {
                 (&a.data[tile.outer * a.batch + tile.b0 * a.row..], a.row)
             } else {
-                let row = k.next_multiple_of(16) + if crowded(k.next_multiple_of(16)) { 16 } else { 0 };
+                // Rows a power of two apart would fall into few sets of the caches.
+                let row = k.next_multiple_of(16) | 16;
                 let to = Scratch::grow(sa, mm * row);
                 let tag = (ticket, tile.outer * m + tile.b0);
                 if *tag_a != tag {
@@ -431,19 +484,29 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
                         _ if end < panels => Some((end, 0)),
                         _ => None,
                     };
-                    let job = Strip {
-                        a: &lhs[k0..],
-                        row,
-                        k: here,
-                        wei,
-                        nb,
-                        bias,
-                        accumulate: k0 > 0 || matches!(fin.bias, Bias::Row(_)),
-                        residual: fin.residual.filter(|_| last),
-                        clamp: if last { clamp } else { (f32::NEG_INFINITY, f32::INFINITY) },
-                        next: next.map_or(&[], |(p, k0)| part(p, k0).1),
-                    };
-                    strip(isa, &job, col, &mut tile);
+                    let accumulate = k0 > 0 || matches!(fin.bias, Bias::Row(_));
+                    let residual = fin.residual.filter(|_| last);
+                    let clamp = if last { clamp } else { (f32::NEG_INFINITY, f32::INFINITY) };
+                    let next = next.map_or(&[][..], |(p, k0)| part(p, k0).1);
+                    if tiles {
+                        let kb = here.div_ceil(l);
+                        let from = PanelSrc {
+                            src: &lhs[mm * k0..],
+                            base: 0,
+                            row_stride: 0,
+                            kb_stride: mm * l,
+                            kb,
+                            c_last: here - (kb - 1) * l,
+                            taps: &[0],
+                            form: PanelForm::Tiles,
+                        };
+                        let job = Panel { from, wei, nb, bias, accumulate, residual, clamp, next };
+                        panel(isa, &job, PanelDst::Columns { col }, &mut tile);
+                    } else {
+                        let a = &lhs[k0..];
+                        let job = Strip { a, row, k: here, wei, nb, bias, accumulate, residual, clamp, next };
+                        strip(isa, &job, col, &mut tile);
+                    }
                     if let Some(act) = after.filter(|_| last) {
                         act.apply_columns(isa, &mut tile, col..(col + nb * l).min(nn));
                     }

@@ -5,7 +5,7 @@
 //! of the pass that follows are asked for meanwhile.
 
 use super::epilogue::Act;
-use crate::simd::panel::{Panel, PanelDst, PanelSrc, panel};
+use crate::simd::panel::{Panel, PanelDst, PanelForm, PanelSrc, panel};
 use crate::simd::{Isa, TileMut};
 use std::ops::Range;
 
@@ -127,7 +127,7 @@ impl Sweep<'_> {
                 kb: kb.len(),
                 c_last: if last { p.c_last } else { l },
                 taps: self.taps,
-                plain: self.plain,
+                form: if self.plain { PanelForm::Plain } else { PanelForm::Blocks },
             },
             wei: self.weights(p, kb.start, kb.len()),
             next,

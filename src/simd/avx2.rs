@@ -28,7 +28,8 @@ unsafe fn run<O: SimdOp>(s: Avx2, op: O) -> O::Out {
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const MR: usize = 6;
-    const MR_ONE: usize = 12;
+    const MR_ONE: usize = 8;
+    const SPELLED: usize = 8;
     const ISA: Isa = Isa::Avx2;
     type F = __m256;
     type I = __m256i;

@@ -32,7 +32,8 @@ unsafe fn run<O: SimdOp>(s: Avx512, op: O) -> O::Out {
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const MR: usize = 14;
-    const MR_ONE: usize = 14;
+    const MR_ONE: usize = 8;
+    const SPELLED: usize = 8;
     const ISA: Isa = Isa::Avx512;
     type F = __m512;
     type I = __m512i;

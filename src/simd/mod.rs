@@ -190,8 +190,10 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Rows of the register tile beside two vectors of columns.
     const MR: usize;
-    /// Rows of the register tile beside one vector of columns; at most 14.
+    /// Rows of the register tile beside one vector of columns; at most 8, which hide the latency of a multiply-add.
     const MR_ONE: usize;
+    /// Steps of a sum written one after another in the register tile, 1, 4 or 8: a divisor of `LANES`.
+    const SPELLED: usize;
     /// The instruction set.
     const ISA: Isa;
     /// Vector of f32.

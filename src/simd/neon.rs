@@ -27,7 +27,8 @@ unsafe fn run<O: SimdOp>(s: Neon, op: O) -> O::Out {
 impl Simd for Neon {
     const LANES: usize = 8;
     const MR: usize = 6;
-    const MR_ONE: usize = 12;
+    const MR_ONE: usize = 8;
+    const SPELLED: usize = 4;
     const ISA: Isa = Isa::Neon;
     type F = [float32x4_t; 2];
     type I = [int32x4_t; 2];

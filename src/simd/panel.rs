@@ -28,9 +28,26 @@ pub struct PanelSrc<'a> {
     pub c_last: usize,
     /// Offsets of the window's taps; `[0]` for products without a window.
     pub taps: &'a [usize],
-    /// `false`: pixels are `LANES` apart and hold one block of channels. `true`: pixels are 1 apart, each tap is
-    /// one value (`kb` and `c_last` are 1).
-    pub plain: bool,
+    /// How pixels lie.
+    pub form: PanelForm,
+}
+
+/// How the pixels of a source lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanelForm {
+    /// `LANES` apart, each the values of one block of channels.
+    Blocks,
+    /// 1 apart: each tap is one value (`kb` and `c_last` are 1).
+    Plain,
+    /// Tile after tile of [`tiles_of`], each `[kb][pixel of the tile][LANES]`, to be read from end to end. One row, one tap,
+    /// `kb_stride` is that of a tile of all pixels.
+    Tiles,
+}
+
+/// Pixels of each of the tiles that `px` pixels are dealt out to, none of more than `most`: those with one more come first.
+pub fn tiles_of(px: usize, most: usize) -> impl Iterator<Item = usize> {
+    let tiles = px.div_ceil(most);
+    (0..tiles).map(move |t| px / tiles + usize::from(t < px % tiles))
 }
 
 /// How a tile's segments are used by a panel of `nb` vectors.
@@ -76,8 +93,6 @@ pub struct Panel<'a> {
 
 /// Values per cache line.
 const LINE: usize = 16;
-/// Blocks of channels × taps from which on a tile asks for what comes next as it goes.
-const LONG: usize = 12;
 /// Pixels per tile of a plain source, largest first.
 const PLAIN_SHAPES: [usize; 5] = [14, 6, 4, 2, 1];
 
@@ -88,15 +103,21 @@ struct Raw {
     taps: *const usize,
     n_taps: usize,
     kb: usize,
-    kb_stride: usize,
     c_last: usize,
     dst_px: usize,
     dst_blk: usize,
     accumulate: bool,
+    /// Pixels of the destination lie pages apart: no prefetcher of the hardware finds them.
+    far: bool,
+    /// The clamp changes something.
+    clamps: bool,
     lo: f32,
     hi: f32,
     next: *const f32,
-    next_lines: usize,
+    /// Lines of the next weights that each block and tap asks for; of a short tile, those that it asks for at once.
+    ask: usize,
+    /// Values of the next weights from a tile's share to the following one's.
+    next_tile: usize,
 }
 
 /// Values of packed weights a pass needs.
@@ -133,7 +154,8 @@ impl SimdOp for Run<'_, '_, '_> {
     fn call<S: Simd>(self, s: S) {
         let Run { p, to, dst } = self;
         let l = S::LANES;
-        let PanelSrc { src, base, row_stride, kb_stride, kb, c_last, taps, plain } = p.from;
+        let PanelSrc { src, base, row_stride, kb_stride, kb, c_last, taps, form } = p.from;
+        let (plain, packed) = (form == PanelForm::Plain, form == PanelForm::Tiles);
         assert!(p.nb == 1 || p.nb == 2, "panel of {} vectors", p.nb);
         let (rows, px, px_stride) = match to {
             PanelDst::Pixels { block } => {
@@ -159,6 +181,8 @@ impl SimdOp for Run<'_, '_, '_> {
         assert!(kb >= 1 && (1..=l).contains(&c_last) && !taps.is_empty());
         assert!(!plain || (kb == 1 && c_last == 1), "plain sources have one channel per tap");
         let src_px = if plain { 1 } else { l };
+        assert!(!packed || (rows == 1 && !plain && taps == [0]), "packed pixels have one row and one tap");
+        assert!(!packed || kb_stride == px * l, "packed pixels lie block beside block");
         let far_tap = taps.iter().copied().max().unwrap_or(0);
         let mut far = last_index(base, &[(rows, row_stride), (px, src_px)]);
         far = far.checked_add(far_tap).expect("panel extent overflows");
@@ -189,98 +213,135 @@ impl SimdOp for Run<'_, '_, '_> {
                 r[dst.origin..].as_ptr()
             }
         };
+        let most = if p.nb == 1 && !packed { S::MR_ONE } else { S::MR };
+        let tiles = px.div_ceil(most);
+        // Lines of the next weights for each tile to ask for.
+        let lines = (p.next.len() / LINE).div_ceil(tiles * rows);
+        let steps = kb * taps.len();
         let mut raw = Raw {
             wei: p.wei.as_ptr(),
             bias: p.bias.map_or(zeros.as_ptr(), <[f32]>::as_ptr),
             taps: taps.as_ptr(),
             n_taps: taps.len(),
             kb,
-            kb_stride,
             c_last,
             dst_px: px_stride,
             dst_blk,
             accumulate: p.accumulate,
+            far: matches!(to, PanelDst::Columns { .. }),
+            clamps: p.clamp != (f32::NEG_INFINITY, f32::INFINITY),
             lo: p.clamp.0,
             hi: p.clamp.1,
             next: p.next.as_ptr(),
-            next_lines: 0,
+            ask: if plain { lines } else { lines.div_ceil(steps) },
+            next_tile: lines * LINE,
         };
         // Columns of the last vector(s) that exist, when the segment ends inside the panel.
         let cut = match to {
             PanelDst::Columns { col } if col + p.nb * l > seg => Some(seg - col),
             _ => None,
         };
-        let most = if p.nb == 1 { S::MR_ONE } else { S::MR };
-        let tiles = px.div_ceil(most);
-        // Lines of the next weights for each tile to ask for.
-        let lines = (p.next.len() / LINE).div_ceil(tiles * rows);
-        let mut asked = 0;
+        let form = match (plain, taps.len()) {
+            (true, _) => PLAIN,
+            (false, 1) => ONE,
+            _ => MANY,
+        };
         for row in 0..rows {
             let mut at = 0;
-            let mut t = 0;
             while at < px {
-                let n = if plain {
+                // Tiles of the same size that follow each other.
+                let (n, count) = if plain {
                     // Few shapes: the plain form is for first layers alone.
-                    PLAIN_SHAPES.into_iter().find(|&n| n <= most.min(px - at)).unwrap_or(1)
+                    let n = PLAIN_SHAPES.into_iter().find(|&n| n <= most.min(px - at)).unwrap_or(1);
+                    (n, (px - at) / n)
                 } else {
-                    px / tiles + usize::from(t < px % tiles)
+                    let (n, larger) = (px / tiles, px % tiles);
+                    if at < larger * (n + 1) { (n + 1, larger) } else { (n, tiles - larger) }
                 };
-                t += 1;
-                raw.next_lines = lines.min(p.next.len() / LINE - asked);
-                raw.next = p.next[asked * LINE..].as_ptr();
-                asked += raw.next_lines;
-                // SAFETY: `row < rows`, `at + n <= px`: inside what was checked above for the source, and inside
+                // SAFETY: `row < rows`, `at + n · count <= px`: inside what was checked above for the source, and inside
                 // the tile's own segments for the destination and the residual (null only when absent).
                 unsafe {
-                    let from = src.as_ptr().add(base + row * row_stride + at * src_px);
+                    let from = src.as_ptr().add(base + row * row_stride + at * src_px * if packed { kb } else { 1 });
+                    let (src_tile, kb_stride) = if packed { (n * kb * l, n * l) } else { (n * src_px, kb_stride) };
                     let shift = offset + row * sb * usize::from(rows > 1) + at * px_stride;
                     let into = dst.as_mut_ptr().add(shift);
                     let add = if res.is_null() { res } else { res.add(shift) };
                     match cut {
-                        None => tile_any(s, p.nb, plain, n, &raw, from, into, add),
-                        Some(width) => tile_cut(s, p.nb, plain, n, &raw, from, into, add, width),
+                        None => tile_any(
+                            s,
+                            p.nb,
+                            form,
+                            n,
+                            &raw,
+                            Ends { src: from, dst: into, res: add, count, src_tile, kb_stride },
+                        ),
+                        Some(width) => tile_cut(
+                            s,
+                            p.nb,
+                            form,
+                            n,
+                            &raw,
+                            Ends { src: from, dst: into, res: add, count, src_tile, kb_stride },
+                            width,
+                        ),
                     }
                 }
-                at += n;
+                raw.next = raw.next.wrapping_add(count * raw.next_tile);
+                at += n * count;
             }
         }
     }
 }
 
-/// A tile whose last columns do not exist: run on a copy, keep `width` columns.
-///
-/// # Safety
-/// As [`tile`], with `width` columns at `dst` and `res`.
-#[allow(clippy::too_many_arguments)]
-unsafe fn tile_cut<S: Simd>(
-    s: S,
-    nb: usize,
-    plain: bool,
-    n: usize,
-    raw: &Raw,
+/// A product without a window that reads one tap of blocks, one with a window, one of a plain source.
+const ONE: u8 = 0;
+const MANY: u8 = 1;
+const PLAIN: u8 = 2;
+
+/// Where tiles that follow each other start.
+#[derive(Clone, Copy)]
+struct Ends {
     src: *const f32,
     dst: *mut f32,
     res: *const f32,
-    width: usize,
-) {
+    /// Tiles.
+    count: usize,
+    /// Distance between tiles of the source.
+    src_tile: usize,
+    /// Distance between channel blocks of the source.
+    kb_stride: usize,
+}
+
+/// Tiles whose last columns do not exist: run on a copy, keep `width` columns.
+///
+/// # Safety
+/// As [`tiles`], with `width` columns at `dst` and `res`.
+unsafe fn tile_cut<S: Simd>(s: S, nb: usize, form: u8, n: usize, raw: &Raw, ends: Ends, width: usize) {
     const MAX: usize = 14 * 32;
     let nr = nb * S::LANES;
     let (mut out, mut add) = ([0.0f32; MAX], [0.0f32; MAX]);
-    // SAFETY: n <= 14 rows of nr <= 32 values fit the copies; `width < nr` columns exist at dst and res.
-    unsafe {
-        for i in 0..n {
-            if raw.accumulate {
-                std::ptr::copy_nonoverlapping(dst.add(i * raw.dst_px), out.as_mut_ptr().add(i * nr), width);
+    for t in 0..ends.count {
+        // SAFETY: n <= 14 rows of nr <= 32 values fit the copies; `width < nr` columns exist at dst and res.
+        unsafe {
+            let shift = t * n * raw.dst_px;
+            let dst = ends.dst.add(shift);
+            let mut res = ends.res;
+            for i in 0..n {
+                if raw.accumulate {
+                    std::ptr::copy_nonoverlapping(dst.add(i * raw.dst_px), out.as_mut_ptr().add(i * nr), width);
+                }
+                if !ends.res.is_null() {
+                    let from = ends.res.add(shift + i * raw.dst_px);
+                    std::ptr::copy_nonoverlapping(from, add.as_mut_ptr().add(i * nr), width);
+                    res = add.as_ptr();
+                }
             }
-            if !res.is_null() {
-                std::ptr::copy_nonoverlapping(res.add(i * raw.dst_px), add.as_mut_ptr().add(i * nr), width);
+            let local = Raw { dst_px: nr, dst_blk: S::LANES, ..*raw };
+            let one = Ends { src: ends.src.add(t * ends.src_tile), dst: out.as_mut_ptr(), res, count: 1, ..ends };
+            tile_any(s, nb, form, n, &local, one);
+            for i in 0..n {
+                std::ptr::copy_nonoverlapping(out.as_ptr().add(i * nr), dst.add(i * raw.dst_px), width);
             }
-        }
-        let local = Raw { dst_px: nr, dst_blk: S::LANES, ..*raw };
-        let add = if res.is_null() { res } else { add.as_ptr() };
-        tile_any(s, nb, plain, n, &local, src, out.as_mut_ptr(), add);
-        for i in 0..n {
-            std::ptr::copy_nonoverlapping(out.as_ptr().add(i * nr), dst.add(i * raw.dst_px), width);
         }
     }
 }
@@ -288,145 +349,186 @@ unsafe fn tile_cut<S: Simd>(
 /// Pick the compiled tile of `n` pixels.
 ///
 /// # Safety
-/// As [`tile`].
-#[allow(clippy::too_many_arguments)]
+/// As [`tiles`].
 #[inline(always)]
-unsafe fn tile_any<S: Simd>(
-    s: S,
-    nb: usize,
-    plain: bool,
-    n: usize,
-    raw: &Raw,
-    src: *const f32,
-    dst: *mut f32,
-    res: *const f32,
-) {
+unsafe fn tile_any<S: Simd>(s: S, nb: usize, form: u8, n: usize, raw: &Raw, ends: Ends) {
     macro_rules! by_px {
-        ($nb:literal, $plain:literal: $($n:literal)*) => {
+        ($nb:literal, $form:expr => $($n:literal)*) => {
             match n {
-                $($n => if const { $n <= if $nb == 1 { S::MR_ONE } else { S::MR } } {
-                    s.vectorize(Tile::<$n, $nb, $plain> { raw, src, dst, res })
+                $($n => if const { $n <= S::MR || ($nb == 1 && $n <= S::MR_ONE) } {
+                    s.vectorize(Tiles::<$n, $nb, { $form }> { raw, ends })
                 },)*
                 _ => unreachable!("tile of {n} pixels"),
             }
         };
     }
-    match (nb, plain) {
-        (1, false) => by_px!(1, false: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (2, false) => by_px!(2, false: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        (1, true) => by_px!(1, true: 1 2 4 6 14),
-        _ => by_px!(2, true: 1 2 4 6 14),
+    match (nb, form) {
+        // Rows that are laid out are laid out for two vectors.
+        (1, ONE) => by_px!(1, ONE => 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (1, MANY) => by_px!(1, MANY => 1 2 3 4 5 6 7 8),
+        (1, _) => by_px!(1, PLAIN => 1 2 4 6),
+        (_, ONE) => by_px!(2, ONE => 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (_, MANY) => by_px!(2, MANY => 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        _ => by_px!(2, PLAIN => 1 2 4 6 14),
     }
 }
 
-struct Tile<'a, const PX: usize, const NB: usize, const PLAIN: bool> {
+struct Tiles<'a, const PX: usize, const NB: usize, const FORM: u8> {
     raw: &'a Raw,
-    src: *const f32,
-    dst: *mut f32,
-    res: *const f32,
+    ends: Ends,
 }
 
-impl<const PX: usize, const NB: usize, const PLAIN: bool> SimdOp for Tile<'_, PX, NB, PLAIN> {
+impl<const PX: usize, const NB: usize, const FORM: u8> SimdOp for Tiles<'_, PX, NB, FORM> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
         // SAFETY: built only by `tile_any`, whose caller vouches for the pointers.
-        unsafe { tile::<S, PX, NB, PLAIN>(s, self.raw, self.src, self.dst, self.res) }
+        unsafe { tiles::<S, PX, NB, FORM>(s, self.raw, self.ends) }
     }
 }
 
-/// `PX` pixels × `NB` vectors in registers.
+/// Tiles of `PX` pixels × `NB` vectors in registers, one after another.
+///
+/// What a neighbour on the same core takes is instructions per cycle, not arithmetic: the loops below hold little besides the
+/// loads and the FMAs.
 ///
 /// # Safety
-/// All pixels, blocks, taps and weights that `raw` describes are readable from `src`; `PX × NB` vectors are
-/// writable from `dst` at its strides and readable from `res` unless that is null.
+/// All pixels, blocks, taps and weights that `raw` describes are readable from the source; of every tile `PX × NB` vectors are
+/// writable at the destination's strides and readable at the residual's unless that is null.
 #[inline(always)]
-unsafe fn tile<S: Simd, const PX: usize, const NB: usize, const PLAIN: bool>(
-    s: S,
-    raw: &Raw,
-    src: *const f32,
-    dst: *mut f32,
-    res: *const f32,
-) {
-    // SAFETY: every pointer below stays inside what the caller vouches for.
+unsafe fn tiles<S: Simd, const PX: usize, const NB: usize, const FORM: u8>(s: S, raw: &Raw, ends: Ends) {
+    // SAFETY: every pointer below stays inside what the caller vouches for; prefetches never fault.
     unsafe {
         let l = S::LANES;
-        // The next weights are asked for bit by bit: a burst would fill the queue of outstanding misses and stall the source's.
-        let (mut next, mut per_tap) = (raw.next, 0);
-        let long = !PLAIN && raw.kb * raw.n_taps > LONG;
-        if long {
-            per_tap = raw.next_lines.div_ceil(raw.kb * raw.n_taps);
-        } else {
-            for i in 0..raw.next_lines {
-                s.prefetch_far(next.wrapping_add(i * LINE));
-            }
-        }
-        let mut acc = [[s.splat(0.0); NB]; PX];
-        if raw.accumulate {
-            for (i, row) in acc.iter_mut().enumerate() {
-                for (j, a) in row.iter_mut().enumerate() {
-                    *a = s.load_ptr(dst.add(i * raw.dst_px + j * raw.dst_blk));
+        let Ends { mut src, mut dst, mut res, count, src_tile, kb_stride } = ends;
+        // A copy: what is behind the reference would be read anew after every store.
+        let raw = *raw;
+        let mut share = raw.next;
+        for _ in 0..count {
+            let mut acc = [[s.splat(0.0); NB]; PX];
+            if raw.far {
+                let mut at = dst.cast_const();
+                for _ in 0..PX {
+                    s.prefetch(at);
+                    s.prefetch(at.wrapping_add(NB * l - 1));
+                    at = at.wrapping_add(raw.dst_px);
                 }
             }
-        } else {
-            for j in 0..NB {
-                let b = s.load_ptr(raw.bias.add(j * l));
-                for row in acc.iter_mut() {
-                    row[j] = b;
+            if !raw.accumulate {
+                for j in 0..NB {
+                    let b = s.load_ptr(raw.bias.add(j * l));
+                    for row in acc.iter_mut() {
+                        row[j] = b;
+                    }
                 }
             }
-        }
-        let mut wei = raw.wei;
-        if PLAIN {
-            for t in 0..raw.n_taps {
-                step::<S, PX, NB>(s, &mut acc, src.add(*raw.taps.add(t)), 1, wei);
-                wei = wei.add(NB * l);
-            }
-        } else {
-            let mut block = src;
-            for kb in 0..raw.kb {
-                let cn = if kb + 1 == raw.kb { raw.c_last } else { l };
-                if long {
+            let mut wei = raw.wei;
+            let mut next = share;
+            share = share.wrapping_add(raw.next_tile);
+            if FORM == PLAIN {
+                for i in 0..raw.ask {
+                    s.prefetch_far(next.wrapping_add(i * LINE));
+                }
+                for t in 0..raw.n_taps {
+                    step::<S, PX, NB>(s, &mut acc, src.add(*raw.taps.add(t)), 1, wei);
+                    wei = wei.add(NB * l);
+                }
+            } else {
+                let mut block = if FORM == ONE { src.add(*raw.taps) } else { src };
+                let full = raw.kb - usize::from(raw.c_last < l);
+                for _ in 0..full {
                     // Blocks lie a map apart: no prefetcher of the hardware follows from one to the next.
-                    let ahead = block.wrapping_add(raw.kb_stride);
+                    let ahead = block.wrapping_add(kb_stride);
                     for i in 0..(PX * l).div_ceil(LINE) {
                         s.prefetch(ahead.wrapping_add(i * LINE));
                     }
+                    for t in 0..if FORM == ONE { 1 } else { raw.n_taps } {
+                        // The next weights are asked for bit by bit: a burst would fill the queue of outstanding misses.
+                        s.prefetch_far(next);
+                        for i in 1..raw.ask {
+                            s.prefetch_far(next.wrapping_add(i * LINE));
+                        }
+                        next = next.wrapping_add(raw.ask * LINE);
+                        let at = if FORM == ONE { block } else { block.add(*raw.taps.add(t)) };
+                        channels::<S, PX, NB>(s, &mut acc, at, wei);
+                        wei = wei.add(l * NB * l);
+                    }
+                    block = ahead;
                 }
-                for t in 0..raw.n_taps {
-                    for i in 0..per_tap {
-                        s.prefetch_far(next.wrapping_add(i * LINE));
-                    }
-                    next = next.wrapping_add(per_tap * LINE);
-                    let at = block.add(*raw.taps.add(t));
-                    let mut c = 0;
-                    // Spelled out: whole blocks are the rule.
-                    while c + 4 <= cn {
-                        step::<S, PX, NB>(s, &mut acc, at.add(c), l, wei);
-                        step::<S, PX, NB>(s, &mut acc, at.add(c + 1), l, wei.add(NB * l));
-                        step::<S, PX, NB>(s, &mut acc, at.add(c + 2), l, wei.add(2 * NB * l));
-                        step::<S, PX, NB>(s, &mut acc, at.add(c + 3), l, wei.add(3 * NB * l));
-                        wei = wei.add(4 * NB * l);
-                        c += 4;
-                    }
-                    while c < cn {
-                        step::<S, PX, NB>(s, &mut acc, at.add(c), l, wei);
-                        wei = wei.add(NB * l);
-                        c += 1;
+                if raw.c_last < l {
+                    for t in 0..if FORM == ONE { 1 } else { raw.n_taps } {
+                        let at = if FORM == ONE { block } else { block.add(*raw.taps.add(t)) };
+                        for c in 0..raw.c_last {
+                            step::<S, PX, NB>(s, &mut acc, at.add(c), l, wei);
+                            wei = wei.add(NB * l);
+                        }
                     }
                 }
-                block = block.wrapping_add(raw.kb_stride);
             }
-        }
-        let (lo, hi) = (s.splat(raw.lo), s.splat(raw.hi));
-        for (i, row) in acc.into_iter().enumerate() {
-            for (j, mut v) in row.into_iter().enumerate() {
-                let at = i * raw.dst_px + j * raw.dst_blk;
-                if !res.is_null() {
-                    v = s.add(v, s.load_ptr(res.add(at)));
+            if raw.accumulate {
+                // Last, when it has arrived.
+                let mut at = dst.cast_const();
+                for row in acc.iter_mut() {
+                    for (j, a) in row.iter_mut().enumerate() {
+                        *a = s.add(*a, s.load_ptr(at.wrapping_add(j * raw.dst_blk)));
+                    }
+                    at = at.wrapping_add(raw.dst_px);
                 }
-                // A NaN passes both: the second operand is the one returned.
-                s.store_ptr(dst.add(at), s.min(hi, s.max(lo, v)));
+            }
+            if !res.is_null() {
+                for row in acc.iter_mut() {
+                    for (j, a) in row.iter_mut().enumerate() {
+                        *a = s.add(*a, s.load_ptr(res.wrapping_add(j * raw.dst_blk)));
+                    }
+                    res = res.wrapping_add(raw.dst_px);
+                }
+            }
+            if raw.clamps {
+                let (lo, hi) = (s.splat(raw.lo), s.splat(raw.hi));
+                for row in acc.iter_mut() {
+                    for a in row.iter_mut() {
+                        // A NaN passes both: the second operand is the one returned.
+                        *a = s.min(hi, s.max(lo, *a));
+                    }
+                }
+            }
+            for row in acc {
+                for (j, v) in row.into_iter().enumerate() {
+                    s.store_ptr(dst.wrapping_add(j * raw.dst_blk), v);
+                }
+                dst = dst.wrapping_add(raw.dst_px);
+            }
+            // May point past the end after the last tile, where nothing is read or written.
+            src = src.wrapping_add(src_tile);
+        }
+    }
+}
+
+/// A whole block of channels: `acc[px] += Σ_c src[px][c] · wei[c]`.
+///
+/// # Safety
+/// `PX` blocks are readable from `src`, `LANES · NB` vectors from `wei`.
+#[inline(always)]
+unsafe fn channels<S: Simd, const PX: usize, const NB: usize>(
+    s: S,
+    acc: &mut [[S::F; NB]; PX],
+    src: *const f32,
+    wei: *const f32,
+) {
+    let l = S::LANES;
+    // SAFETY: as vouched for by the caller.
+    unsafe {
+        // Spelled out: a loop's counter and branches would be a tenth of the instructions.
+        macro_rules! steps {
+            ($from:expr => $($c:literal)*) => {{
+                $(step::<S, PX, NB>(s, acc, src.add($from + $c), l, wei.add(($from + $c) * NB * l));)*
+            }};
+        }
+        for c in (0..l).step_by(S::SPELLED) {
+            match S::SPELLED {
+                8 => steps!(c => 0 1 2 3 4 5 6 7),
+                4 => steps!(c => 0 1 2 3),
+                _ => steps!(c => 0),
             }
         }
     }

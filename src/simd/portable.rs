@@ -40,7 +40,8 @@ impl<const L: usize> Portable<L> {
 impl<const L: usize> Simd for Portable<L> {
     const LANES: usize = L;
     const MR: usize = if L == 16 { 14 } else { PORTABLE_MR };
-    const MR_ONE: usize = if L == 16 { 14 } else { 4 };
+    const MR_ONE: usize = if L == 16 { 8 } else { 4 };
+    const SPELLED: usize = if L == 16 { 1 } else { 4 };
     #[cfg(any(test, debug_assertions))]
     const ISA: Isa = if L == 16 { Isa::Wide } else { Isa::Portable };
     #[cfg(not(any(test, debug_assertions)))]

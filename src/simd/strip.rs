@@ -45,9 +45,12 @@ struct Raw {
     dst_row: usize,
     res: *const f32,
     accumulate: bool,
+    /// The clamp changes something.
+    clamps: bool,
     lo: f32,
     hi: f32,
     next: *const f32,
+    /// Lines that each tile asks for.
     next_lines: usize,
 }
 
@@ -55,17 +58,7 @@ struct Raw {
 const LINE: usize = 16;
 /// Rows of the register tile beside `nb` vectors of columns.
 const fn rows_beside<S: Simd>(nb: usize) -> usize {
-    match nb {
-        // More would need more row addresses than there are registers.
-        1 => {
-            if S::MR_ONE < 8 {
-                S::MR_ONE
-            } else {
-                8
-            }
-        }
-        _ => S::MR,
-    }
+    if nb == 1 { S::MR_ONE } else { S::MR }
 }
 
 /// Run one pass over columns `col..` of the tile's only plane, all its rows; columns past the segment's end are left out.
@@ -113,7 +106,6 @@ impl SimdOp for Run<'_, '_, '_> {
         let width = (seg - col).min(p.nb * l);
         let most = rows_beside::<S>(p.nb);
         let tiles = rows.div_ceil(most);
-        let lines = p.next.len() / LINE;
         let mut raw = Raw {
             a: p.a.as_ptr(),
             row: p.row,
@@ -124,57 +116,67 @@ impl SimdOp for Run<'_, '_, '_> {
             dst_row,
             res,
             accumulate: p.accumulate,
+            clamps: p.clamp != (f32::NEG_INFINITY, f32::INFINITY),
             lo: p.clamp.0,
             hi: p.clamp.1,
             next: p.next.as_ptr(),
-            next_lines: 0,
+            // The last tiles may ask for lines behind the end: nothing is read.
+            next_lines: (p.next.len() / LINE).div_ceil(tiles),
         };
-        for t in 0..tiles {
-            // Rows are dealt out evenly, so that no tile is nearly empty.
-            let n = rows / tiles + usize::from(t < rows % tiles);
-            raw.next_lines = lines / tiles + usize::from(t < lines % tiles);
-            // SAFETY: rows `at..at + n` with `k` values, `k` panel rows and `width` columns at the destination (and the
+        // Rows are dealt out evenly, so that no tile is nearly empty: first those with one more.
+        let (n, larger) = (rows / tiles, rows % tiles);
+        for (n, count) in [(n + 1, larger), (n, tiles - larger)] {
+            if count == 0 {
+                continue;
+            }
+            // SAFETY: rows `at..at + n · count` with `k` values, `k` panel rows and `width` columns at the destination (and the
             // residual) were checked above.
             unsafe {
                 if width == p.nb * l {
-                    tile_any(s, p.nb, n, &raw);
+                    tile_any(s, p.nb, n, count, &raw);
                 } else {
-                    tile_cut(s, p.nb, n, &raw, width);
+                    tile_cut(s, p.nb, n, count, &raw, width);
                 }
             }
             // May point past the last row after the last tile, where it is not read.
-            raw.a = raw.a.wrapping_add(n * p.row);
-            raw.dst = raw.dst.wrapping_add(n * dst_row);
+            raw.a = raw.a.wrapping_add(n * count * p.row);
+            raw.dst = raw.dst.wrapping_add(n * count * dst_row);
             if !res.is_null() {
-                raw.res = raw.res.wrapping_add(n * dst_row);
+                raw.res = raw.res.wrapping_add(n * count * dst_row);
             }
-            raw.next = raw.next.wrapping_add(raw.next_lines * LINE);
+            raw.next = raw.next.wrapping_add(count * raw.next_lines * LINE);
         }
     }
 }
 
-/// A tile whose last columns do not exist: run on a copy, keep `width` columns.
+/// Tiles whose last columns do not exist: run on a copy, keep `width` columns.
 ///
 /// # Safety
-/// As [`tile`], with `width` columns at the destination and the residual.
-unsafe fn tile_cut<S: Simd>(s: S, nb: usize, n: usize, raw: &Raw, width: usize) {
+/// As [`tiles`], with `width` columns at the destination and the residual.
+unsafe fn tile_cut<S: Simd>(s: S, nb: usize, n: usize, count: usize, raw: &Raw, width: usize) {
     const MAX: usize = 14 * 32;
     let nr = nb * S::LANES;
     let (mut out, mut add) = ([0.0f32; MAX], [0.0f32; MAX]);
-    // SAFETY: n <= 14 rows of nr <= 32 values fit the copies; `width < nr` columns exist at dst and res.
-    unsafe {
-        for i in 0..n {
-            if raw.accumulate {
-                std::ptr::copy_nonoverlapping(raw.dst.add(i * raw.dst_row), out.as_mut_ptr().add(i * nr), width);
+    for t in 0..count {
+        // SAFETY: n <= 14 rows of nr <= 32 values fit the copies; `width < nr` columns exist at dst and res.
+        unsafe {
+            let shift = t * n * raw.dst_row;
+            let dst = raw.dst.add(shift);
+            for i in 0..n {
+                if raw.accumulate {
+                    std::ptr::copy_nonoverlapping(dst.add(i * raw.dst_row), out.as_mut_ptr().add(i * nr), width);
+                }
+                if !raw.res.is_null() {
+                    let from = raw.res.add(shift + i * raw.dst_row);
+                    std::ptr::copy_nonoverlapping(from, add.as_mut_ptr().add(i * nr), width);
+                }
             }
-            if !raw.res.is_null() {
-                std::ptr::copy_nonoverlapping(raw.res.add(i * raw.dst_row), add.as_mut_ptr().add(i * nr), width);
+            let res = if raw.res.is_null() { raw.res } else { add.as_ptr() };
+            let a = raw.a.add(t * n * raw.row);
+            tile_any(s, nb, n, 1, &Raw { a, dst: out.as_mut_ptr(), dst_row: nr, res, ..*raw });
+            for i in 0..n {
+                std::ptr::copy_nonoverlapping(out.as_ptr().add(i * nr), dst.add(i * raw.dst_row), width);
             }
-        }
-        let res = if raw.res.is_null() { raw.res } else { add.as_ptr() };
-        tile_any(s, nb, n, &Raw { dst: out.as_mut_ptr(), dst_row: nr, res, ..*raw });
-        for i in 0..n {
-            std::ptr::copy_nonoverlapping(out.as_ptr().add(i * nr), raw.dst.add(i * raw.dst_row), width);
         }
     }
 }
@@ -182,13 +184,13 @@ unsafe fn tile_cut<S: Simd>(s: S, nb: usize, n: usize, raw: &Raw, width: usize) 
 /// Pick the compiled tile of `n` rows.
 ///
 /// # Safety
-/// As [`tile`].
+/// As [`tiles`].
 #[inline(always)]
-unsafe fn tile_any<S: Simd>(s: S, nb: usize, n: usize, raw: &Raw) {
+unsafe fn tile_any<S: Simd>(s: S, nb: usize, n: usize, count: usize, raw: &Raw) {
     macro_rules! by_rows {
         ($nb:literal: $($n:literal)*) => {
             match n {
-                $($n => if const { $n <= rows_beside::<S>($nb) } { s.vectorize(Tile::<$n, $nb>(raw)) },)*
+                $($n => if const { $n <= rows_beside::<S>($nb) } { s.vectorize(Tiles::<$n, $nb>(raw, count)) },)*
                 _ => unreachable!("tile of {n} rows"),
             }
         };
@@ -199,82 +201,114 @@ unsafe fn tile_any<S: Simd>(s: S, nb: usize, n: usize, raw: &Raw) {
     }
 }
 
-struct Tile<'a, const R: usize, const NB: usize>(&'a Raw);
+struct Tiles<'a, const R: usize, const NB: usize>(&'a Raw, usize);
 
-impl<const R: usize, const NB: usize> SimdOp for Tile<'_, R, NB> {
+impl<const R: usize, const NB: usize> SimdOp for Tiles<'_, R, NB> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
         // SAFETY: built only by `tile_any`, whose caller vouches for the pointers.
-        unsafe { tile::<S, R, NB>(s, self.0) }
+        unsafe { tiles::<S, R, NB>(s, self.0, self.1) }
     }
 }
 
-/// `R` rows × `NB` vectors in registers.
+/// `count` tiles of `R` rows × `NB` vectors in registers, one below another.
 ///
 /// # Safety
-/// `R` rows of `k` values are readable from `a`, `k` rows of the panel from `wei`; `R × NB` vectors are writable at `dst`
-/// and readable at `res` unless that is null.
+/// `count · R` rows of `k` values are readable from `a`, `k` rows of the panel from `wei`; as many rows of `NB` vectors are
+/// writable at `dst` and readable at `res` unless that is null.
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const NB: usize>(s: S, raw: &Raw) {
+unsafe fn tiles<S: Simd, const R: usize, const NB: usize>(s: S, raw: &Raw, count: usize) {
     // SAFETY: every pointer below stays inside what the caller vouches for; prefetches never fault.
     unsafe {
         let l = S::LANES;
-        for i in 0..raw.next_lines {
-            s.prefetch_far(raw.next.wrapping_add(i * LINE));
-        }
-        let mut acc = [[s.splat(0.0); NB]; R];
-        if raw.accumulate {
-            for (i, row) in acc.iter_mut().enumerate() {
-                for (j, a) in row.iter_mut().enumerate() {
-                    *a = s.load_ptr(raw.dst.add(i * raw.dst_row + j * l));
+        // A copy: what is behind the reference would be read anew after every store.
+        let raw = *raw;
+        let Raw { mut a, mut dst, mut res, mut next, .. } = raw;
+        for _ in 0..count {
+            for _ in 0..raw.next_lines {
+                s.prefetch_far(next);
+                next = next.wrapping_add(LINE);
+            }
+            let mut acc = [[s.splat(0.0); NB]; R];
+            let mut at = dst.cast_const();
+            for _ in 0..R {
+                // Rows of a matrix lie pages apart: no prefetcher of the hardware finds them.
+                s.prefetch(at);
+                s.prefetch(at.wrapping_add(NB * l - 1));
+                at = at.wrapping_add(raw.dst_row);
+            }
+            if !raw.accumulate {
+                for j in 0..NB {
+                    let b = s.load_ptr(raw.bias.add(j * l));
+                    for row in acc.iter_mut() {
+                        row[j] = b;
+                    }
                 }
             }
-        } else {
-            for j in 0..NB {
-                let b = s.load_ptr(raw.bias.add(j * l));
-                for row in acc.iter_mut() {
-                    row[j] = b;
-                }
+            let mut rows = [a; R];
+            for p in rows.iter_mut() {
+                // Opaque: an address register per row; derived from each other they would cost instructions in the loop.
+                *p = std::hint::black_box(a);
+                // May point past the last row after the last tile, where it is not read.
+                a = a.wrapping_add(raw.row);
             }
-        }
-        let mut rows = [raw.a; R];
-        for (i, p) in rows.iter_mut().enumerate() {
-            // Opaque: an address register per row; derived from each other they would cost instructions in the loop.
-            *p = std::hint::black_box(raw.a.add(i * raw.row));
-        }
-        let mut wei = raw.wei;
-        let mut k = 0;
-        while k + UNROLL <= raw.k {
+            let mut wei = raw.wei;
+            let mut k = 0;
             // Spelled out: a loop around it would keep the accumulators in memory.
-            step::<S, R, NB>(s, &mut acc, &rows, k, wei);
-            step::<S, R, NB>(s, &mut acc, &rows, k + 1, wei.add(NB * l));
-            step::<S, R, NB>(s, &mut acc, &rows, k + 2, wei.add(2 * NB * l));
-            step::<S, R, NB>(s, &mut acc, &rows, k + 3, wei.add(3 * NB * l));
-            wei = wei.add(UNROLL * NB * l);
-            k += UNROLL;
-        }
-        while k < raw.k {
-            step::<S, R, NB>(s, &mut acc, &rows, k, wei);
-            wei = wei.add(NB * l);
-            k += 1;
-        }
-        let (lo, hi) = (s.splat(raw.lo), s.splat(raw.hi));
-        for (i, row) in acc.into_iter().enumerate() {
-            for (j, mut v) in row.into_iter().enumerate() {
-                let at = i * raw.dst_row + j * l;
-                if !raw.res.is_null() {
-                    v = s.add(v, s.load_ptr(raw.res.add(at)));
+            macro_rules! steps {
+                ($($i:literal)*) => {{ $(step::<S, R, NB>(s, &mut acc, &rows, k + $i, wei.add($i * NB * l));)* }};
+            }
+            while k + S::SPELLED <= raw.k {
+                match S::SPELLED {
+                    8 => steps!(0 1 2 3 4 5 6 7),
+                    4 => steps!(0 1 2 3),
+                    _ => steps!(0),
                 }
-                // A NaN passes both: the second operand is the one returned.
-                s.store_ptr(raw.dst.add(at), s.min(hi, s.max(lo, v)));
+                wei = wei.add(S::SPELLED * NB * l);
+                k += S::SPELLED;
+            }
+            while k < raw.k {
+                steps!(0);
+                wei = wei.add(NB * l);
+                k += 1;
+            }
+            if raw.accumulate {
+                // Last, when it has arrived.
+                let mut at = dst.cast_const();
+                for row in acc.iter_mut() {
+                    for (j, a) in row.iter_mut().enumerate() {
+                        *a = s.add(*a, s.load_ptr(at.wrapping_add(j * l)));
+                    }
+                    at = at.wrapping_add(raw.dst_row);
+                }
+            }
+            if !res.is_null() {
+                for row in acc.iter_mut() {
+                    for (j, a) in row.iter_mut().enumerate() {
+                        *a = s.add(*a, s.load_ptr(res.wrapping_add(j * l)));
+                    }
+                    res = res.wrapping_add(raw.dst_row);
+                }
+            }
+            if raw.clamps {
+                let (lo, hi) = (s.splat(raw.lo), s.splat(raw.hi));
+                for row in acc.iter_mut() {
+                    for a in row.iter_mut() {
+                        // A NaN passes both: the second operand is the one returned.
+                        *a = s.min(hi, s.max(lo, *a));
+                    }
+                }
+            }
+            for row in acc {
+                for (j, v) in row.into_iter().enumerate() {
+                    s.store_ptr(dst.wrapping_add(j * l), v);
+                }
+                dst = dst.wrapping_add(raw.dst_row);
             }
         }
     }
 }
-
-/// Values of k per turn of the loop.
-const UNROLL: usize = 4;
 
 /// One value of `k`: `acc[i] += rows[i][k] · wei`.
 ///
