@@ -53,9 +53,11 @@ const CRATES: &[(&str, &[&str])] = &[
     (
         "serde_json",
         &[
+            "src/cli/break_even.rs",
             "src/cli/conformance.rs",
             "src/cli/formulas.rs",
             "src/cli/machine.rs",
+            "src/cli/switches.rs",
             "src/cli/variants.rs",
             "src/machine/cache.rs",
             "src/report/candidates.rs",

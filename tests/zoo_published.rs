@@ -1,9 +1,9 @@
 //! Every built-in architecture against integers that others counted: `fixtures/published.csv`, to the last digit.
 
-use madd_prof::ir::{Bindings, build};
+use madd_prof::ir::{Bindings, Model, Node, build};
 use madd_prof::ops::spec::{Attr, ModelSpec};
 use madd_prof::zoo;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 #[derive(Debug, PartialEq)]
 struct Count {
@@ -29,21 +29,28 @@ fn stored(spec: &ModelSpec) -> (u64, u64) {
         let float = tensor.dtype() == madd_prof::tensor::DType::F32 && tensor.rank() > 0;
         match name.rsplit('.').next() {
             Some("running_mean" | "running_var") => statistics += tensor.len() as u64,
-            Some(last) if float && last != "inv_freq" => learned += tensor.len() as u64,
+            Some(last) if float && !matches!(last, "inv_freq" | "attn_mask") => learned += tensor.len() as u64,
             _ => {}
         }
     }
     (learned, statistics)
 }
 
-/// Whether a node convolves each channel on its own.
-fn depthwise(spec: &ModelSpec) -> HashMap<&str, bool> {
-    let dims: HashMap<&str, &[usize]> = spec.graph.initializers.iter().map(|(n, t)| (n.as_str(), t.dims())).collect();
-    let is = |n: &madd_prof::ops::spec::NodeSpec| {
-        let grouped = matches!(n.attrs.get("group"), Some(Attr::Int(g)) if *g > 1);
-        grouped && n.op_type == "Conv" && dims[n.inputs[1].as_str()][1] == 1
+/// Whether a node convolves each channel on its own: by the sizes of its weights, stored or computed.
+fn depthwise(spec: &ModelSpec, model: &Model) -> HashSet<String> {
+    let groups: HashMap<&str, i64> = spec.graph.nodes.iter().map(|n| (n.name.as_str(), group(n))).collect();
+    let is = |n: &&Node| {
+        let weight = || model.graph.value(n.inputs[1].unwrap()).fact.shape.concrete().unwrap();
+        n.op_type == "Conv" && groups[n.name.as_str()] > 1 && weight()[1] == 1
     };
-    spec.graph.nodes.iter().map(|n| (n.name.as_str(), is(n))).collect()
+    model.graph.nodes().iter().filter(is).map(|n| n.name.clone()).collect()
+}
+
+fn group(n: &madd_prof::ops::spec::NodeSpec) -> i64 {
+    match n.attrs.get("group") {
+        Some(Attr::Int(g)) => *g,
+        _ => 1,
+    }
 }
 
 fn analysed(name: &str, spec: &ModelSpec) -> Count {
@@ -51,8 +58,8 @@ fn analysed(name: &str, spec: &ModelSpec) -> Count {
     let analysis = madd_prof::analysis::analyze(&model.graph);
     let totals = analysis.totals;
     assert_eq!((totals.unknown_nodes, totals.unknown_traffic), (0, 0), "{name}");
-    let depthwise = depthwise(spec);
-    let dw = analysis.rows.iter().filter(|r| depthwise.get(r.name.as_str()) == Some(&true));
+    let depthwise = depthwise(spec, &model);
+    let dw = analysis.rows.iter().filter(|r| depthwise.contains(&r.name));
     Count {
         params: totals.params,
         madds: totals.work.madds,
@@ -67,6 +74,46 @@ fn every_count_hits_the_published_integer() {
         let spec = zoo::build(&name).unwrap();
         assert_eq!(stored(&spec), (want.params, want.bn_statistics), "{name}");
         assert_eq!(analysed(&name, &spec), want, "{name}");
+    }
+}
+
+/// Weights by name, with their numbers, as a width of a slimmable network holds them.
+fn tensors(name: &str) -> HashMap<String, (Vec<usize>, Vec<f32>)> {
+    let spec = zoo::build(name).unwrap();
+    let float = |t: &madd_prof::tensor::Tensor| t.dtype() == madd_prof::tensor::DType::F32;
+    let all = spec.graph.initializers.into_iter().filter(|(_, t)| float(t));
+    all.map(|(n, t)| (n, (t.dims().to_vec(), t.view::<f32>().unwrap().into_owned()))).collect()
+}
+
+#[test]
+fn a_slimmable_networks_widths_are_leading_parts_of_one_set_of_weights() {
+    // Published: the widest network, and a BatchNormalization for every other switch.
+    for (name, params) in [("s_mobilenet_v1", 4_264_808), ("s_mobilenet_v2", 3_556_456), ("s_resnet50", 25_636_712)] {
+        assert_eq!(zoo::show(name).unwrap().whole.unwrap().params, params, "{name}");
+    }
+    // Universally: scale and shift are shared, only statistics are each width's own.
+    let whole = zoo::show("us_mobilenet_v1").unwrap().whole.unwrap();
+    assert_eq!((whole.params, whole.statistics), (4_231_976, 5472 + 10_944 + 16_416 + 21_888));
+    for base in ["mobilenet_v1", "mobilenet_v2"] {
+        let (wide, narrow) = (tensors(&format!("s_{base}")), tensors(&format!("s_{base}@width=0.5")));
+        let mut parts = 0;
+        for (name, (dims, values)) in &narrow {
+            let Some((full, all)) = wide.get(name) else {
+                assert!(name.contains(".bn.1."), "{name}");
+                continue;
+            };
+            if full == dims {
+                assert_eq!(all, values, "{name}");
+                continue;
+            }
+            parts += 1;
+            // Of a [out, in, ...] tensor: the first rows, and of each the first columns.
+            let (row, part) = (all.len() / full[0], values.len() / dims[0]);
+            for o in 0..dims[0] {
+                assert_eq!(all[o * row..][..part], values[o * part..][..part], "{name}");
+            }
+        }
+        assert!(parts > 20, "{base}: {parts}");
     }
 }
 

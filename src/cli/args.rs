@@ -346,7 +346,8 @@ A layer is: conv KxK IN->OUT @HxW (the size of its input map), then what differs
 (groups), p0 (padding; else what keeps the size at stride 1), n8 (batch), bias. `dw 3x3 64 @56x56` and `pw 64->128 @56x56` are short forms.
 
 xMAdds and xtime are ratios to the original; xtime is the median of paired ratios over interleaved rounds of the optimized path,
-with its 95 % confidence interval. Break-even: all variants of a layer are timed again at other numbers of channels (or resolutions).";
+with its 95 % confidence interval. Break-even: all variants of a layer are timed again at other numbers of channels (or resolutions), those of a model that multiply less
+than it at other resolutions (or widths). A slimmable network (s_mobilenet_v1) shows its switches instead, and what switching costs.";
 
 /// `variants`.
 #[derive(Debug, Args)]
@@ -376,9 +377,9 @@ pub struct VariantsArgs {
     /// Only count: nothing is timed
     #[arg(long)]
     pub no_run: bool,
-    /// What to vary for the break-even of a layer
-    #[arg(long, value_enum, default_value = "channels")]
-    pub break_even: BreakEven,
+    /// What to vary for the break-even (default: channels of a layer; resolution of a model, or its width where that is fixed)
+    #[arg(long, value_enum)]
+    pub break_even: Option<BreakEven>,
     /// Bind a free dim of the model: --dim batch=1 --dim seq=128
     #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_dim)]
     pub dims: Vec<(String, usize)>,
@@ -399,7 +400,7 @@ pub struct VariantsArgs {
 pub enum BreakEven {
     /// Channels in and out, by the same factors
     Channels,
-    /// Height and width of the map
+    /// Height and width of the map or image
     Resolution,
     /// Nothing
     Off,

@@ -133,6 +133,7 @@ fn runner(name: &str, args: &CompareArgs) -> Result<Runner> {
     if !args.no_run {
         load::check_memory(&runner.analysis, 2)?;
     }
+    runner.weights = super::switches::weights(&loaded);
     runner.candidate.top1 = top1(&loaded, &runner)?;
     Ok(runner)
 }

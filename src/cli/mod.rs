@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod break_even;
 mod budget;
 mod compare;
 mod conformance;
@@ -18,6 +19,7 @@ mod profile;
 mod progress;
 mod race;
 mod run;
+mod switches;
 mod variants;
 mod zoo;
 

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ir::Model;
 use crate::machine::Ceilings;
 use crate::measure::{Policy, Samples, Stats, WallClock, host, paired, sample};
-use crate::report::candidates::{Candidate, Predicted, Spent, Timing, predict};
+use crate::report::candidates::{Candidate, Predicted, Spent, Switching, Timing, predict};
 use std::sync::Arc;
 
 /// A model in the race.
@@ -20,13 +20,15 @@ pub struct Runner {
     pub model: Model,
     /// Its counts.
     pub analysis: Analysis,
+    /// The set of weights it takes its own from, where several candidates share one: going over to it is timed.
+    pub weights: Option<String>,
 }
 
 impl Runner {
     /// A model that has not run yet.
     pub fn new(name: &str, model: Model) -> Runner {
         let analysis = analyze(&model.graph);
-        Runner { candidate: Candidate::new(name, analysis.totals), model, analysis }
+        Runner { candidate: Candidate::new(name, analysis.totals), model, analysis, weights: None }
     }
 
     /// Memory one session needs, roughly: packed weights beside those of the file, activations twice.
@@ -45,6 +47,9 @@ const MOST: usize = 24;
 /// Most runs whose steps are timed to see where the time goes, and seconds after which no more are begun.
 const LOOKS: usize = 5;
 const LOOK_S: f64 = 0.2;
+/// Fewest and most switches timed, and seconds after which no more than the fewest are.
+const SWITCHES: (usize, usize) = (9, 99);
+const SWITCH_S: f64 = 1.0;
 
 /// Times all runners on the paths asked for (or the usual ones) and writes what was found into their candidates; times are compared
 /// with the first one's.
@@ -101,6 +106,11 @@ pub fn race(runners: &mut [Runner], args: &RaceArgs, usual: Paths, quiet: bool) 
                 if path == Path::Optimized {
                     let (session, inputs) = &mut sessions[k];
                     runners[i].candidate.spent = Some(spent(session, inputs, &runners[i])?);
+                    let same = |j: &usize| *j != k && runners[group[*j]].weights == runners[i].weights;
+                    let other = (0..group.len()).find(same).filter(|_| runners[i].weights.is_some());
+                    if let Some(j) = other {
+                        runners[i].candidate.switch = switch(&mut sessions, k, j)?;
+                    }
                 }
                 let timing = Some(Timing { stats, ratio });
                 match path {
@@ -166,6 +176,24 @@ fn spent(session: &mut Session, inputs: &[crate::tensor::Tensor], runner: &Runne
         }
     }
     Ok(s)
+}
+
+/// What going over to a prepared width from another costs: how much longer its first run takes than the run after it.
+fn switch(sessions: &mut [(Session, Vec<crate::tensor::Tensor>)], to: usize, from: usize) -> Result<Option<Switching>> {
+    let start = std::time::Instant::now();
+    let mut extra = Vec::new();
+    let mut run = |i: usize| -> Result<f64> {
+        let (session, inputs) = &mut sessions[i];
+        let began = std::time::Instant::now();
+        session.run(inputs)?;
+        Ok(began.elapsed().as_secs_f64())
+    };
+    while extra.len() < SWITCHES.0 || (extra.len() < SWITCHES.1 && start.elapsed().as_secs_f64() < SWITCH_S) {
+        run(from)?;
+        let first = run(to)?;
+        extra.push((first - run(to)?) * 1e3);
+    }
+    Ok(Stats::of(&extra).map(|s| Switching { ms: s.median, interval: s.median_ci }))
 }
 
 /// How candidates run, for headings.

@@ -1,25 +1,25 @@
 //! `variants`: other architectures of a model or of one convolution, counted, timed against the original, and written.
 
 use super::args::{BreakEven, Paths, VariantsArgs};
+use super::break_even::{self, Sweep};
 use super::load::{self, Loaded};
-use super::race::{Runner, race, timed};
-use super::{FINE, budget, note, output, per_layer, progress::Progress};
+use super::race::{Runner, race};
+use super::{FINE, budget, note, output, per_layer, progress::Progress, switches};
 use crate::config::Config;
 use crate::engine::Path as KernelPath;
 use crate::error::{Error, Result};
 use crate::ir::{self, Bindings};
-use crate::measure::{Ratio, paired};
 use crate::ops::spec::ModelSpec;
 use crate::report::Cell;
 use crate::report::candidates::{self, Candidate};
 use crate::report::grid::{Grid, GridColumn};
 use crate::tensor::Tensor;
-use crate::units::{ms, percent, plural};
+use crate::units::{percent, plural};
 use crate::variants::layer::LayerSpec;
 use crate::variants::{Choice, Make, Policy, Ranges, Rewritten, Step, VARIANTS, apply, watched};
 use crate::{onnx, variants};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Size from which a model's tensors are kept beside it, where they were before.
@@ -47,6 +47,9 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
     };
     if let Some(wanted) = &args.budget {
         return budget::run(args, &loaded, &bindings, wanted);
+    }
+    if layer.is_none() && args.apply.is_empty() && switches::knows(&loaded) {
+        return switches::run(args, &loaded, &bindings);
     }
     let original = load::build(&loaded, &bindings)?;
     for text in &original.notes {
@@ -97,6 +100,12 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
                 let mut runner = Runner::new(name, r.model.clone());
                 let sum = |f: &dyn Fn(&Step) -> usize| r.steps.iter().map(f).sum::<usize>();
                 runner.candidate.layers = Some((sum(&|s| s.changes.len()), sum(&|s| s.left.len())));
+                if let [step] = &r.steps[..]
+                    && step.variant.starts_with("slim")
+                {
+                    runner.weights = Some(loaded.name.clone());
+                    runners[0].weights = Some(loaded.name.clone());
+                }
                 runners.push(runner);
                 steps.push(r.steps.clone());
                 fitting.push(set.clone());
@@ -104,19 +113,19 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
         }
     }
     let mut warnings = failed;
-    let mut sweep = Vec::new();
+    let mut sweep = Sweep::default();
     if !args.no_run {
         warnings.extend(conditions(args));
         runners.iter().try_for_each(|r| load::check_memory(&r.analysis, 2))?;
         let usual = if layer.is_some() { Paths::Both } else { Paths::Optimized };
         race(&mut runners, &args.measure, usual, args.quiet)?;
-        if let Some(layer) = &layer
-            && args.break_even != BreakEven::Off
-            && args.measure.path != Some(Paths::Reference)
-        {
-            sweep = break_even(layer, &fitting, args)?;
-            for (runner, points) in runners[1..].iter_mut().zip(&sweep) {
-                runner.candidate.break_even = words(points, args.break_even);
+        if args.break_even != Some(BreakEven::Off) && args.measure.path != Some(Paths::Reference) {
+            sweep = match &layer {
+                Some(layer) => break_even::of_layer(layer, &fitting, args)?,
+                None => break_even::of_model(&loaded, &bindings, &cheaper(&runners, &fitting), args)?,
+            };
+            for (k, runner) in runners[1..].iter_mut().enumerate() {
+                runner.candidate.break_even = sweep.words(k);
             }
         }
     }
@@ -137,22 +146,26 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
         grid.notes.push(format!("{}: nothing to rewrite{}.", step.variant, reasons(step)));
     }
     if !sweep.is_empty() {
-        let what = if args.break_even == BreakEven::Channels {
-            "input channels (outputs in proportion)"
-        } else {
-            "height of the map"
-        };
         grid.notes.push(format!(
-            "Break-even: the same layer at other {what}, each size with all variants timed in turns for {} s each; where the paired \
-             ratio of the optimized path crosses 1, on a line between sizes; differences below 3 % are none.",
-            sweep_s(args)
+            "Break-even: {}, each size with all variants{} timed in turns for {} s each; where the paired ratio of the optimized path \
+             crosses 1, on a line between sizes; differences below 3 % are none.",
+            sweep.what,
+            if layer.is_some() { "" } else { " of fewer multiply-adds" },
+            break_even::seconds(args)
         ));
     }
     grid.extra.push(("rewritten".into(), steps.iter().skip(1).flatten().map(step_json).collect::<Vec<_>>().into()));
-    grid.extra.push(("break_even".into(), sweep_json(&candidates, &sweep)));
+    grid.extra.push(("break_even".into(), sweep.json(&candidates)));
     grid.extra.push(("warnings".into(), warnings.into()));
     output::show_grid(&grid, &args.output)?;
     Ok(FINE)
+}
+
+/// The variants that multiply less than the original; the others' places are empty.
+fn cheaper(runners: &[Runner], sets: &[Vec<Choice>]) -> Vec<Vec<Choice>> {
+    let madds = |r: &Runner| r.analysis.totals.work.madds;
+    let one = |(r, set): (&Runner, &Vec<Choice>)| if madds(r) < madds(&runners[0]) { set.clone() } else { Vec::new() };
+    runners[1..].iter().zip(sets).map(one).collect()
 }
 
 /// The variants asked for, each a list that is applied together; by default every one by itself.
@@ -261,13 +274,9 @@ fn told(c: &Candidate, steps: &[Step], single: bool) -> Vec<String> {
             ));
         }
         if step.variant.starts_with("slim")
-            && let Some(prepare) = c.prepare_ms
+            && let Some(text) = switches::told(c)
         {
-            out.push(format!(
-                "{}: its weights are the leading part of the original's; a switch to it costs {} ms, in which they are cut and packed.",
-                c.name,
-                ms(prepare)
-            ));
+            out.push(text);
         }
         if step.variant.starts_with("int8") {
             out.push(format!(
@@ -312,124 +321,4 @@ fn list() -> Grid {
         grid.rows.push(cells.to_vec());
     }
     grid
-}
-
-// ------------------------------------------------------------------------------------------------------------- break-even
-
-/// A size and the time ratio there.
-type Point = (usize, Ratio);
-
-/// Factors of sizes tried.
-const FACTORS: &[f64] = &[0.125, 0.25, 0.5, 1.0, 2.0, 4.0];
-/// Fewest channels tried, and most multiply-adds of the original.
-const FEWEST: usize = 4;
-const MOST_MADDS: f64 = 1.5e9;
-
-/// Seconds per variant and size.
-fn sweep_s(args: &VariantsArgs) -> f64 {
-    args.measure.seconds / 4.0
-}
-
-/// For every variant, its time ratio at several sizes.
-fn break_even(layer: &LayerSpec, sets: &[Vec<Choice>], args: &VariantsArgs) -> Result<Vec<Vec<Point>>> {
-    let mut out = vec![Vec::new(); sets.len()];
-    let mut tried = BTreeSet::new();
-    let sizes: Vec<LayerSpec> = FACTORS
-        .iter()
-        .map(|&f| match args.break_even {
-            BreakEven::Channels => layer.scaled(f, 1.0),
-            _ => layer.scaled(1.0, f),
-        })
-        .filter(|l| l.ic.min(l.oc) >= FEWEST.min(layer.ic.min(layer.oc)))
-        .filter(|l| tried.insert((l.ic, l.oc, l.size)))
-        .collect();
-    let progress = Progress::new("break-even", args.quiet);
-    for (i, scaled) in sizes.iter().enumerate() {
-        progress.tell(i as f64 / sizes.len() as f64);
-        let spec = scaled.model()?;
-        let original = Runner::new("original", ir::build(&spec, &Bindings::default())?);
-        if original.analysis.totals.work.madds as f64 > MOST_MADDS && scaled != layer {
-            continue;
-        }
-        let ranges = seen(&spec, &Bindings::default(), sets, true)?;
-        let policy = Policy { force: true, ranges };
-        let (mut sessions, mut who) = (Vec::new(), Vec::new());
-        let prepared = |model: &ir::Model| -> Result<_> {
-            let session =
-                load::session(&Arc::new(model.graph.clone()), KernelPath::Optimized, &args.measure.engine, true)?;
-            Ok((session, load::made_up_inputs(model)?))
-        };
-        sessions.push(prepared(&original.model)?);
-        for (k, set) in sets.iter().enumerate() {
-            let r = apply(&spec, &Bindings::default(), set, &policy)?;
-            if r.steps.iter().all(|s| !s.changes.is_empty()) {
-                sessions.push(prepared(&r.model)?);
-                who.push(k);
-            }
-        }
-        let samples = timed(&mut sessions, sweep_s(args), &mut |_| {})?;
-        let size = if args.break_even == BreakEven::Channels { scaled.ic } else { scaled.size[0] };
-        for (k, s) in who.into_iter().zip(&samples[1..]) {
-            if let Some(ratio) = paired(s, &samples[0]) {
-                out[k].push((size, ratio));
-            }
-        }
-    }
-    Ok(out)
-}
-
-/// Differences below this share are none.
-const EVEN: f64 = 0.03;
-
-/// Where a variant pays, in words.
-fn words(points: &[Point], what: BreakEven) -> Option<String> {
-    let unit = if what == BreakEven::Channels { "ch" } else { "px" };
-    let (first, last) = (points.first()?.0, points.last()?.0);
-    if points.len() < 2 {
-        return None;
-    }
-    let clear: Vec<&Point> = points.iter().filter(|p| (p.1.median - 1.0).abs() > EVEN).collect();
-    let pays = |p: &Point| p.1.median < 1.0;
-    let turns: Vec<usize> = (1..clear.len()).filter(|&i| pays(clear[i]) != pays(clear[i - 1])).collect();
-    Some(match (&clear[..], &turns[..]) {
-        ([], _) => format!("even {first}..{last} {unit}"),
-        ([some, ..], []) if pays(some) => format!("pays {first}..{last} {unit}"),
-        (_, []) => format!("never {first}..{last} {unit}"),
-        (_, [i]) => {
-            // Where the ratio is 1 on a line over the logarithm of the size.
-            let ((a, ra), (b, rb)) = (*clear[i - 1], *clear[*i]);
-            let share = (1.0 - ra.median) / (rb.median - ra.median);
-            let at = ((a as f64).ln() + share * ((b as f64).ln() - (a as f64).ln())).exp().round();
-            if rb.median < 1.0 { format!("from {at} {unit}") } else { format!("up to {at} {unit}") }
-        }
-        _ => format!("unclear {first}..{last} {unit}"),
-    })
-}
-
-fn sweep_json(candidates: &[Candidate], sweep: &[Vec<Point>]) -> Value {
-    let point = |(size, r): &Point| json!({"size": size, "time_ratio": r.median, "low": r.interval.map(|i| i.0), "high": r.interval.map(|i| i.1)});
-    let one = |(c, points): (&Candidate, &Vec<Point>)| json!({"variant": c.name, "points": points.iter().map(point).collect::<Vec<_>>()});
-    candidates.iter().skip(1).zip(sweep).map(one).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn break_even_is_told_in_words() {
-        let points = |list: &[(usize, f64)]| -> Vec<Point> {
-            list.iter().map(|&(s, r)| (s, Ratio { median: r, interval: None })).collect()
-        };
-        let say = |list: &[(usize, f64)]| words(&points(list), BreakEven::Channels);
-        // On a logarithmic line from 16 (1.5) to 64 (0.5), the middle is 32.
-        assert_eq!(say(&[(16, 1.5), (64, 0.5), (128, 0.4)]).as_deref(), Some("from 32 ch"));
-        assert_eq!(say(&[(16, 0.5), (64, 1.5)]).as_deref(), Some("up to 32 ch"));
-        assert_eq!(say(&[(16, 0.5), (64, 0.9)]).as_deref(), Some("pays 16..64 ch"));
-        assert_eq!(say(&[(16, 1.5), (64, 1.1)]).as_deref(), Some("never 16..64 ch"));
-        assert_eq!(say(&[(16, 1.5), (32, 0.9), (64, 1.1)]).as_deref(), Some("unclear 16..64 ch"));
-        assert_eq!(say(&[(16, 0.99), (32, 1.02)]).as_deref(), Some("even 16..32 ch"));
-        assert_eq!(say(&[(16, 1.5), (32, 1.01), (64, 0.5)]).as_deref(), Some("from 32 ch"));
-        assert_eq!(say(&[(16, 1.5)]), None);
-    }
 }

@@ -86,6 +86,14 @@ fn show(name: &str) -> Result<u8> {
     if totals.statistics > 0 {
         text.push_str(&format!("        BatchNorm statistics {} besides\n", exact(totals.statistics)));
     }
+    if let Some(w) = &d.whole {
+        text.push_str(&format!(
+            "Whole   Params {}   BatchNorm statistics {}: what {} hold together\n",
+            exact(w.params),
+            exact(w.statistics),
+            w.switches.join(", ")
+        ));
+    }
     if !d.published.is_empty() {
         let figure = |v: Option<f64>, unit: &str| v.map_or("-".into(), |v| format!("{v}{unit}"));
         let rows: Vec<Vec<String>> = d

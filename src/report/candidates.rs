@@ -60,6 +60,15 @@ pub struct Spent {
     pub plain_s: f64,
 }
 
+/// What going over to a candidate costs that shares another's weights: the first run after the other's, less the run after that.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Switching {
+    /// Median, milliseconds.
+    pub ms: f64,
+    /// Its 95 % confidence interval.
+    pub interval: Option<(f64, f64)>,
+}
+
 /// One model among several.
 #[derive(Debug, Clone)]
 pub struct Candidate {
@@ -79,6 +88,8 @@ pub struct Candidate {
     pub spent: Option<Spent>,
     /// Preparing the optimized path: planning and packing weights.
     pub prepare_ms: Option<f64>,
+    /// Going over to it from another width of its weights.
+    pub switch: Option<Switching>,
     /// Up to which size it pays, in words and as numbers for machines: the largest or smallest size measured at which it does.
     pub break_even: Option<String>,
     /// Published top-1 accuracy in percent.
@@ -99,6 +110,7 @@ impl Candidate {
             optimized: None,
             spent: None,
             prepare_ms: None,
+            switch: None,
             break_even: None,
             top1: None,
             is_pareto: None,
@@ -153,7 +165,10 @@ pub fn grid(name: &'static str, heading: String, candidates: &[Candidate], show_
         shown(any(&|c| c.break_even.is_some()), "break_even", "Break-even"),
         shown(show_top1, "top1_pct", "Top-1 %"),
         shown(show_top1, "pareto", "Pareto"),
-        GridColumn::machine("prepare_ms"),
+        shown(any(&|c| c.switch.is_some()), "prepare_ms", "Prep ms"),
+        shown(any(&|c| c.switch.is_some()), "switch_ms", "Switch ms"),
+        GridColumn::machine("switch_low_ms"),
+        GridColumn::machine("switch_high_ms"),
     ];
     let first = candidates.first();
     let rows = candidates.iter().map(|c| row(c, first)).collect();
@@ -193,6 +208,9 @@ fn row(c: &Candidate, first: Option<&Candidate>) -> Vec<Cell> {
         opt(c.top1, Cell::Ratio),
         c.is_pareto.map_or(Cell::Blank, Cell::Flag),
         opt(c.prepare_ms, Cell::Ms),
+        opt(c.switch.map(|s| s.ms), Cell::Ms),
+        opt(c.switch.and_then(|s| s.interval).map(|i| i.0), Cell::Ms),
+        opt(c.switch.and_then(|s| s.interval).map(|i| i.1), Cell::Ms),
     ]
 }
 

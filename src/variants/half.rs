@@ -1,9 +1,10 @@
 //! Sixteen-bit floats. `fp16`: weights and activations in half precision, with casts at the model's borders and around operators
 //! that are not known to work in it. `bf16`: weights stored as bfloat16 and widened where they are used, since most runtimes have no
-//! bfloat16 arithmetic on CPUs; activations stay `float32`.
+//! bfloat16 arithmetic on CPUs; activations stay `float32`, or with `activations=1` are rounded to bfloat16 where a layer with weights
+//! reads them, as hardware with bfloat16 products and float32 sums sees them.
 
 use super::draft::Change;
-use super::{Choice, Draft, Editor, Entry, Make, Reason};
+use super::{Choice, Draft, Editor, Entry, Knob, Make, Reason};
 use crate::error::Result;
 use crate::ir::Source;
 use crate::ops::spec::{Attr, NodeSpec};
@@ -15,7 +16,14 @@ pub static FP16: Entry =
     Entry { name: "fp16", about: "weights and activations in half precision", knobs: &[], make: Make::Model(fp16) };
 /// The table's row of bfloat16.
 pub static BF16: Entry =
-    Entry { name: "bf16", about: "weights stored as bfloat16", knobs: &[], make: Make::Model(bf16) };
+    Entry { name: "bf16", about: "weights stored as bfloat16", knobs: &[ACTIVATIONS], make: Make::Model(bf16) };
+const ACTIVATIONS: Knob = Knob {
+    name: "activations",
+    default: 0.0,
+    range: (0.0, 1.0),
+    whole: true,
+    about: "1: what layers with weights read is rounded to bfloat16 too",
+};
 
 /// Operators whose float operands and results are all of one type, and which half precision suits.
 const SUITED: &[&str] = &[
@@ -163,7 +171,7 @@ fn inner_names(node: &NodeSpec) -> Vec<String> {
     names
 }
 
-fn bf16(draft: &mut Draft, _: &Choice) -> Result<()> {
+fn bf16(draft: &mut Draft, choice: &Choice) -> Result<()> {
     if let Err(why) = draft.raise_opset(13) {
         draft.leave("model", "", Reason::Illegal(why));
         return Ok(());
@@ -174,6 +182,8 @@ fn bf16(draft: &mut Draft, _: &Choice) -> Result<()> {
     let nodes = std::mem::take(&mut draft.spec.graph.nodes);
     let mut out = Vec::with_capacity(nodes.len());
     let mut wide: HashMap<String, String> = HashMap::new();
+    // Activations by name, with the name of what is left of them after rounding.
+    let mut rounded: HashMap<String, String> = HashMap::new();
     for mut node in nodes {
         let has_weights = matches!(node.op_type.as_str(), "Conv" | "ConvTranspose" | "Gemm" | "MatMul");
         if has_weights && node.domain.is_empty() {
@@ -196,6 +206,16 @@ fn bf16(draft: &mut Draft, _: &Choice) -> Result<()> {
                         Reason::Illegal("has no float32 weights of its own".into()),
                     );
                 }
+            }
+            if choice.size("activations") == 1 && node.inputs.get(1).is_some_and(|w| wide.values().any(|v| v == w)) {
+                let x = node.inputs[0].clone();
+                if !rounded.contains_key(&x) {
+                    let (narrow, back) = (ed.unique(&format!("{x}_bf16")), ed.unique(&format!("{x}_rounded")));
+                    out.push(cast(&mut ed, &x, DType::BF16, &narrow));
+                    out.push(cast(&mut ed, &narrow, DType::F32, &back));
+                    rounded.insert(x.clone(), back);
+                }
+                node.inputs[0] = rounded[&x].clone();
             }
         }
         out.push(node);

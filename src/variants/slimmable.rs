@@ -8,7 +8,7 @@ use super::draft::Change;
 use super::{Choice, Draft, Editor, Entry, Knob, Make, Reason};
 use crate::error::Result;
 use crate::ir::{Graph, ValueId};
-use crate::ops::spec::{Attr, NodeSpec};
+use crate::ops::spec::{Attr, DimSpec, NodeSpec};
 use crate::tensor::{DType, Tensor};
 use std::collections::{HashMap, HashSet};
 
@@ -402,6 +402,12 @@ fn slim(draft: &mut Draft, choice: &Choice) -> Result<()> {
         node.inputs[1] = shape;
         // In the new shape a zero means the batch as it is.
         node.attrs.remove("allowzero");
+    }
+    // Older files list their constants among the inputs, with sizes.
+    for v in &mut draft.spec.graph.inputs {
+        if let Some(t) = made.get(v.name.as_str()) {
+            v.shape = Some(t.dims().iter().map(|&d| DimSpec::Size(d)).collect());
+        }
     }
     for (name, tensor) in &mut draft.spec.graph.initializers {
         if let Some(t) = made.remove(name.as_str()) {

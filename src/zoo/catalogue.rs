@@ -11,10 +11,14 @@ use std::sync::LazyLock;
 const FILES: &[(&str, &str)] = &[
     ("alexnet", include_str!("../../zoo/alexnet.json")),
     ("bert", include_str!("../../zoo/bert.json")),
+    ("condconv", include_str!("../../zoo/condconv.json")),
     ("convnext", include_str!("../../zoo/convnext.json")),
+    ("deform_resnet", include_str!("../../zoo/deform_resnet.json")),
     ("densenet", include_str!("../../zoo/densenet.json")),
     ("efficientnet", include_str!("../../zoo/efficientnet.json")),
+    ("efficientnet_v2", include_str!("../../zoo/efficientnet_v2.json")),
     ("ghostnet", include_str!("../../zoo/ghostnet.json")),
+    ("ghostnet_v2", include_str!("../../zoo/ghostnet_v2.json")),
     ("googlenet", include_str!("../../zoo/googlenet.json")),
     ("gpt", include_str!("../../zoo/gpt.json")),
     ("inception", include_str!("../../zoo/inception.json")),
@@ -24,11 +28,14 @@ const FILES: &[(&str, &str)] = &[
     ("mobilenet_v2", include_str!("../../zoo/mobilenet_v2.json")),
     ("mobilenet_v3", include_str!("../../zoo/mobilenet_v3.json")),
     ("mobilenet_v4", include_str!("../../zoo/mobilenet_v4.json")),
+    ("odconv", include_str!("../../zoo/odconv.json")),
     ("regnet", include_str!("../../zoo/regnet.json")),
     ("resnet", include_str!("../../zoo/resnet.json")),
     ("shufflenet_v1", include_str!("../../zoo/shufflenet_v1.json")),
     ("shufflenet_v2", include_str!("../../zoo/shufflenet_v2.json")),
+    ("slimmable", include_str!("../../zoo/slimmable.json")),
     ("squeezenet", include_str!("../../zoo/squeezenet.json")),
+    ("swin", include_str!("../../zoo/swin.json")),
     ("vgg", include_str!("../../zoo/vgg.json")),
     ("vit", include_str!("../../zoo/vit.json")),
 ];
@@ -94,7 +101,12 @@ impl Allowed {
         match self {
             Allowed::Ints(a, b) => text.parse().ok().filter(|v| (a..=b).contains(&v)).map(Setting::Int),
             Allowed::Floats(a, b) => text.parse().ok().filter(|v| (a..=b).contains(&v)).map(Setting::Float),
-            Allowed::Words(words) => words.iter().find(|w| w.eq_ignore_ascii_case(text)).cloned().map(Setting::Word),
+            Allowed::Words(words) => {
+                let number = |t: &str| t.parse::<f64>().ok();
+                let same =
+                    |w: &&String| w.eq_ignore_ascii_case(text) || (number(w).is_some() && number(w) == number(text));
+                words.iter().find(same).cloned().map(Setting::Word)
+            }
         }
     }
 }
@@ -258,6 +270,9 @@ fn model(
         None => None,
     };
     let mut knobs = base.map_or_else(|| knobs.to_vec(), |b| b.knobs.clone());
+    for (name, own) in &map(m, "own_knobs")? {
+        knobs.insert(0, knob(name, own)?);
+    }
     let without = list(m, "without")?;
     knobs.retain(|k| !without.iter().any(|w| w.as_str() == Some(&k.name)));
     for (knob, value) in &map(m, "knobs")? {

@@ -8,9 +8,12 @@ mod catalogue;
 mod net;
 mod row;
 pub mod seed;
+mod slimmable;
+mod together;
 
 pub use catalogue::{Allowed, Exact, Knob, Published, Setting};
 pub use net::OPSET;
+pub use slimmable::Whole;
 
 use crate::error::{Error, Result};
 use crate::ops::spec::ModelSpec;
@@ -50,6 +53,8 @@ pub struct Definition {
     pub knobs: Vec<(Knob, Setting)>,
     /// Its stages, input to output.
     pub stages: Vec<Stage>,
+    /// What all switches of a slimmable network hold together.
+    pub whole: Option<Whole>,
     /// Figures others published for models of this name.
     pub published: Vec<Published>,
     /// Exact integers for models of this name.
@@ -96,6 +101,9 @@ pub fn knows(name: &str) -> bool {
 /// If the name or a knob is unknown, or a value is not allowed or too small for the network.
 pub fn build(name: &str) -> Result<ModelSpec> {
     let choice = Choice::parse(name)?;
+    if choice.is_together() {
+        return together::build(&slimmable::all(&choice), &choice.name());
+    }
     Ok(choice.assemble()?.0.finish(&choice.name()))
 }
 
@@ -116,12 +124,22 @@ pub fn show(name: &str) -> Result<Definition> {
         source: &family.source,
         knobs: model.knobs.iter().cloned().zip(settings.iter().cloned()).collect(),
         stages,
+        whole: slimmable::whole(&choice)?,
         published: family.published.iter().filter(|p| mine(&p.at)).cloned().collect(),
         exact: family.exact.iter().filter(|e| mine(&e.at)).cloned().collect(),
     })
 }
 
+/// The switches of a slimmable network, each by its name; empty for other networks.
+///
+/// # Errors
+/// As [`build`].
+pub fn switches(name: &str) -> Result<Vec<String>> {
+    slimmable::names(&Choice::parse(name)?)
+}
+
 /// A model with its knobs set.
+#[derive(Clone)]
 struct Choice {
     family: &'static Family,
     model: &'static Model,
@@ -177,6 +195,11 @@ impl Choice {
         self.model.knobs.iter().position(|k| k.name == knob).map(|i| &self.settings[i])
     }
 
+    /// Whether all switches of a slimmable network are asked for in one model.
+    fn is_together(&self) -> bool {
+        matches!(self.setting("switch"), Some(Setting::Word(w)) if w == "all")
+    }
+
     fn size(&self, knob: &str, default: usize) -> usize {
         match self.setting(knob) {
             Some(Setting::Int(v)) => usize::try_from(*v).unwrap_or(default),
@@ -187,6 +210,7 @@ impl Choice {
     fn float(&self, knob: &str) -> f64 {
         match self.setting(knob) {
             Some(Setting::Float(v)) => *v,
+            Some(Setting::Word(word)) => word.parse().unwrap_or(1.0),
             _ => 1.0,
         }
     }
@@ -206,9 +230,15 @@ impl Choice {
     }
 
     fn assemble(&self) -> Result<(Net, Vec<Stage>)> {
+        let net = Net::at(slimmable::switch(self)?);
+        self.assemble_at(self.float("width"), net)
+    }
+
+    /// At a width of its own, into a net.
+    fn assemble_at(&self, width: f64, mut net: Net) -> Result<(Net, Vec<Stage>)> {
         let vars = self.vars();
-        let width = Width { by: self.float("width"), round: self.family.round };
-        let mut net = Net::default();
+        let round = vars.get("round").and_then(Json::as_u64).map_or(self.family.round, |r| r as usize);
+        let width = Width { by: width, round };
         let batch = self.size("batch", 1);
         let mut x = match self.family.input.as_str() {
             "tokens" => net.input("input_ids", DType::I64, &[batch, self.size("seq", 1)]),

@@ -4,6 +4,7 @@
 //! `features.1.conv.0.weight` and the node `features.1/conv.0/Conv`.
 
 use super::seed::{self, Fill};
+use super::slimmable::Switch;
 use crate::error::{Error, Result};
 use crate::ops::spec::{Attr, DimSpec, GraphSpec, Header, ModelSpec, NodeSpec, ValueSpec};
 use crate::tensor::{Container, DType, Tensor};
@@ -73,6 +74,37 @@ impl Conv {
     pub fn linear(self) -> Conv {
         Conv { gain: 1.0, ..self }
     }
+    /// With weights of another variance: so many times as much.
+    pub fn gained(self, by: f32) -> Conv {
+        Conv { gain: self.gain * by, ..self }
+    }
+    /// Its groups.
+    pub fn groups_of(&self) -> usize {
+        self.groups
+    }
+    /// Sizes of its weights, from `c` channels to `out`.
+    pub fn weight_dims(&self, c: usize, out: usize) -> [usize; 4] {
+        [out, c / self.groups.max(1), self.kernel[0], self.kernel[1]]
+    }
+    /// How its weights are filled, from `c` channels.
+    pub fn fill(&self, c: usize) -> Fill {
+        Fill::scaled(self.gain, self.weight_dims(c, 1)[1..].iter().product())
+    }
+    /// Height and width of its result.
+    fn sizes(&self, path: &str, [h, w]: [usize; 2]) -> Result<[usize; 2]> {
+        let side = |i: usize, size: usize| slide(path, size, self.kernel[i], self.stride, self.pad[i], false);
+        Ok([side(0, h)?, side(1, w)?])
+    }
+    fn attrs(&self, groups: usize) -> [(&'static str, Attr); 5] {
+        let ([ph, pw], s) = (self.pad, self.stride);
+        [
+            ("dilations", ints(&[1, 1])),
+            ("group", Attr::Int(groups as i64)),
+            ("kernel_shape", ints(&self.kernel)),
+            ("pads", ints(&[ph, pw, ph, pw])),
+            ("strides", ints(&[s, s])),
+        ]
+    }
 }
 
 /// A pooling window.
@@ -136,15 +168,39 @@ impl Act {
 }
 
 /// A network being written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Net {
     graph: GraphSpec,
     nodes_named: HashMap<String, usize>,
     constants: HashSet<String>,
     counter: usize,
+    opset: i64,
+    /// Of a slimmable network: the switch in force.
+    switch: Option<Switch>,
+    /// The share of a weight's inputs that the last convolution used.
+    share: f32,
+}
+
+impl Default for Net {
+    fn default() -> Net {
+        Net {
+            graph: GraphSpec::default(),
+            nodes_named: HashMap::new(),
+            constants: HashSet::new(),
+            counter: 0,
+            opset: OPSET,
+            switch: None,
+            share: 1.0,
+        }
+    }
 }
 
 impl Net {
+    /// Nothing yet; of a slimmable network, at one of its switches.
+    pub fn at(switch: Option<Switch>) -> Net {
+        Net { switch, ..Net::default() }
+    }
+
     /// The path of the next leaf module: `{+}` becomes a running number.
     pub fn leaf(&mut self, path: &str) -> String {
         if !path.contains("{+}") {
@@ -181,10 +237,14 @@ impl Net {
     /// The finished model.
     pub fn finish(mut self, name: &str) -> ModelSpec {
         self.graph.name = name.into();
+        for node in &mut self.graph.nodes {
+            node.opset = self.opset;
+        }
         ModelSpec {
             graph: self.graph,
-            opsets: vec![(String::new(), OPSET)],
-            ir_version: 8,
+            opsets: vec![(String::new(), self.opset)],
+            // Operator set 19 came with version 9 of the file format.
+            ir_version: if self.opset > OPSET { 9 } else { 8 },
             producer: ("madd-prof".into(), env!("CARGO_PKG_VERSION").into()),
             metadata: vec![("zoo".into(), name.into())],
             notes: Vec::new(),
@@ -198,9 +258,18 @@ impl Net {
     /// A learned tensor; asking twice for a name gives the same one.
     pub fn weight(&mut self, name: &str, dims: &[usize], fill: Fill) -> Result<String> {
         if self.constants.insert(name.into()) {
-            self.graph.initializers.push((name.into(), seed::tensor(name, dims, fill)?));
+            let tensor = match &self.switch {
+                Some(switch) => switch.tensor(name, dims, fill)?,
+                None => seed::tensor(name, dims, fill)?,
+            };
+            self.graph.initializers.push((name.into(), tensor));
         }
         Ok(name.into())
+    }
+
+    /// Names and sizes of its learned tensors.
+    pub fn stored(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.graph.initializers.iter().map(|(name, t)| (name.as_str(), t.dims()))
     }
 
     /// A constant that nobody learned.
@@ -284,26 +353,62 @@ impl Net {
     /// A convolution.
     pub fn conv(&mut self, x: &Value, path: &str, out: usize, conv: Conv) -> Result<Value> {
         let &[n, c, h, w] = &x.dims[..] else { return Err(not_an_image(path, x)) };
-        let Conv { kernel: [kh, kw], stride, pad: [ph, pw], groups, bias, gain } = conv;
+        let Conv { groups, bias, .. } = conv;
         if groups == 0 || !c.is_multiple_of(groups) || !out.is_multiple_of(groups) || out == 0 {
             return Err(Error::usage(format!("{path}: {c} channels to {out} do not split into {groups} groups")));
         }
-        let (oh, ow) = (slide(path, h, kh, stride, ph, false)?, slide(path, w, kw, stride, pw, false)?);
-        let fan_in = c / groups * kh * kw;
-        let weight = self.weight(&format!("{path}.weight"), &[out, c / groups, kh, kw], Fill::scaled(gain, fan_in))?;
+        let name = format!("{path}.weight");
+        let mut fill = conv.fill(c);
+        self.share = 1.0;
+        if let Some(full) = self.switch.as_ref().and_then(|s| s.full.get(&name)) {
+            // One set of weights for all widths, scaled for the widest; normalisations make up for it.
+            let all: usize = full[1..].iter().product();
+            self.share = conv.weight_dims(c, out)[1..].iter().product::<usize>() as f32 / all as f32;
+            fill = Fill::scaled(conv.gain, all);
+        }
+        let weight = self.weight(&name, &conv.weight_dims(c, out), fill)?;
         let bias = match bias {
             true => Some(self.weight(&format!("{path}.bias"), &[out], Fill::Within(0.1))?),
             false => None,
         };
+        let sizes = conv.sizes(path, [h, w])?;
         let inputs: Vec<&str> = [&x.name, &weight].into_iter().chain(&bias).map(String::as_str).collect();
-        let attrs = [
-            ("dilations", ints(&[1, 1])),
-            ("group", Attr::Int(groups as i64)),
-            ("kernel_shape", ints(&[kh, kw])),
-            ("pads", ints(&[ph, pw, ph, pw])),
-            ("strides", ints(&[stride, stride])),
-        ];
-        Ok(self.node(path, "Conv", &inputs, &attrs, &[n, out, oh, ow]))
+        Ok(self.node(path, "Conv", &inputs, &conv.attrs(groups), &[n, out, sizes[0], sizes[1]]))
+    }
+
+    /// A convolution whose `[out, in / groups, kh, kw]` weights are computed; one set of `groups` for each image of a batch.
+    pub fn conv_computed(&mut self, x: &Value, path: &str, weight: &Value, conv: Conv) -> Result<Value> {
+        let &[n, c, h, w] = &x.dims[..] else { return Err(not_an_image(path, x)) };
+        let sizes = conv.sizes(path, [h, w])?;
+        let all = weight.dims[0];
+        // Images side by side as groups of one.
+        let side = if n == 1 { x.clone() } else { self.reshape(x, &[1, n * c, h, w], path)? };
+        let dims = [1, all, sizes[0], sizes[1]];
+        let y = self.node(path, "Conv", &[&side.name, &weight.name], &conv.attrs(conv.groups * n), &dims);
+        if n == 1 { Ok(y) } else { self.reshape(&y, &[n, all / n, sizes[0], sizes[1]], path) }
+    }
+
+    /// A deformable convolution with its offsets and, in the second version, weights of the samples.
+    pub fn deform_conv(&mut self, x: &Value, path: &str, out: usize, conv: Conv, modulated: bool) -> Result<Value> {
+        let &[n, c, h, w] = &x.dims[..] else { return Err(not_an_image(path, x)) };
+        self.opset = self.opset.max(19);
+        let [kh, kw] = conv.kernel;
+        let (taps, sizes) = (kh * kw, conv.sizes(path, [h, w])?);
+        let all = if modulated { 3 * taps } else { 2 * taps };
+        // Offsets of a pixel or so, as after training: small weights, no bias to begin with.
+        let told = Conv { gain: 0.1, groups: 1, bias: true, ..conv };
+        let told = self.conv(x, &format!("{path}.conv_offset"), all, told)?;
+        let weight = self.weight(&format!("{path}.weight"), &conv.weight_dims(c, out), conv.fill(c))?;
+        let mut attrs = conv.attrs(conv.groups).to_vec();
+        attrs.push(("offset_group", Attr::Int(1)));
+        let dims = [n, out, sizes[0], sizes[1]];
+        if !modulated {
+            return Ok(self.node(path, "DeformConv", &[&x.name, &weight, &told.name], &attrs, &dims));
+        }
+        let moves = self.slice(&told, 0, 2 * taps, 1, path)?;
+        let mask = self.slice(&told, 2 * taps, all, 1, path)?;
+        let mask = self.act(&mask, path, Act::Sigmoid)?;
+        Ok(self.node(path, "DeformConv", &[&x.name, &weight, &moves.name, "", &mask.name], &attrs, &dims))
     }
 
     /// Batch normalisation with running statistics near mean 0 and variance 1.
@@ -318,10 +423,17 @@ impl Net {
 
     fn bn_scaled(&mut self, x: &Value, path: &str, gamma: f32) -> Result<Value> {
         let c = [x.c()];
-        let scale = self.weight(&format!("{path}.weight"), &c, Fill::Around(gamma, 0.1 * gamma))?;
-        let shift = self.weight(&format!("{path}.bias"), &c, Fill::Within(0.1))?;
-        let mean = self.weight(&format!("{path}.running_mean"), &c, Fill::Within(0.1))?;
-        let var = self.weight(&format!("{path}.running_var"), &c, Fill::Around(1.0, 0.1))?;
+        let (learned, seen) = match &self.switch {
+            Some(switch) => switch.norm(path),
+            None => (path.to_string(), path.to_string()),
+        };
+        let scale = self.weight(&format!("{learned}.weight"), &c, Fill::Around(gamma, 0.1 * gamma))?;
+        let shift = self.weight(&format!("{learned}.bias"), &c, Fill::Within(0.1))?;
+        let mean = self.weight(&format!("{seen}.running_mean"), &c, Fill::Within(0.1))?;
+        // A narrower layer sums fewer products: its statistics are those of its width.
+        let share = if seen == path { 1.0 } else { self.share };
+        let var = Fill::Around(share, 0.1 * share);
+        let var = self.weight(&format!("{seen}.running_var"), &c, var)?;
         let attrs = [("epsilon", Attr::Float(1e-5)), ("momentum", Attr::Float(0.9))];
         Ok(self.node(path, "BatchNormalization", &[&x.name, &scale, &shift, &mean, &var], &attrs, &x.dims))
     }
@@ -457,6 +569,12 @@ impl Net {
         Ok(self.node(path, "Reshape", &[&x.name, &shape], &[], dims))
     }
 
+    /// Another shape for the same elements, all sizes as given.
+    pub fn reshape_all(&mut self, x: &Value, dims: &[usize], path: &str) -> Result<Value> {
+        let shape = self.ints(&dims.iter().map(|&d| d as i64).collect::<Vec<_>>())?;
+        Ok(self.node(path, "Reshape", &[&x.name, &shape], &[], dims))
+    }
+
     /// Axes in another order.
     pub fn transpose(&mut self, x: &Value, perm: &[usize], path: &str) -> Value {
         let dims: Vec<usize> = perm.iter().filter_map(|&p| x.dims.get(p).copied()).collect();
@@ -489,6 +607,19 @@ impl Net {
         Ok(self.node(path, op, &[&x.name], &attrs, &[n, c, oh, ow]))
     }
 
+    /// A map of another size, each element the nearest below it (as `interpolate(size, mode="nearest")`).
+    pub fn resize_nearest(&mut self, x: &Value, size: [usize; 2], path: &str) -> Result<Value> {
+        let &[n, c, _, _] = &x.dims[..] else { return Err(not_an_image(path, x)) };
+        let dims = [n, c, size[0], size[1]];
+        let sizes = self.ints(&dims.map(|d| d as i64))?;
+        let attrs = [
+            ("coordinate_transformation_mode", Attr::Str("asymmetric".into())),
+            ("mode", Attr::Str("nearest".into())),
+            ("nearest_mode", Attr::Str("floor".into())),
+        ];
+        Ok(self.node(path, "Resize", &[&x.name, "", "", &sizes], &attrs, &dims))
+    }
+
     /// The mean over each channel's plane, as a 1 x 1 image.
     pub fn global_pool(&mut self, x: &Value, path: &str) -> Result<Value> {
         let &[n, c, _, _] = &x.dims[..] else { return Err(not_an_image(path, x)) };
@@ -505,7 +636,9 @@ impl Net {
     /// A fully connected layer with bias on a matrix: Gemm with the weight as `[out, in]`.
     pub fn linear(&mut self, x: &Value, path: &str, out: usize) -> Result<Value> {
         let &[n, c] = &x.dims[..] else { return Err(Error::input(format!("{path}: {:?} is not a matrix", x.dims))) };
-        let weight = self.weight(&format!("{path}.weight"), &[out, c], Fill::scaled(1.0, c))?;
+        let name = format!("{path}.weight");
+        let all = self.switch.as_ref().and_then(|s| s.full.get(&name)).map_or(c, |full| full[1]);
+        let weight = self.weight(&name, &[out, c], Fill::scaled(1.0, all))?;
         let bias = self.weight(&format!("{path}.bias"), &[out], Fill::Within(0.1))?;
         Ok(self.node(path, "Gemm", &[&x.name, &weight, &bias], &[("transB", Attr::Int(1))], &[n, out]))
     }

@@ -3,7 +3,7 @@
 //! SplitMix64 is used as a counter-based generator (Steele, Lea, Flood: "Fast splittable pseudorandom number generators",
 //! 2014): element `i` of a tensor depends on the tensor's name and on `i`, on nothing else.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 /// How a tensor is filled.
@@ -29,6 +29,35 @@ impl Fill {
 pub fn tensor(name: &str, dims: &[usize], fill: Fill) -> Result<Tensor> {
     let (name, n) = (name.to_string(), dims.iter().product());
     Tensor::lazy(dims, move || values(&name, n, fill))
+}
+
+/// The leading entries of a tensor along every axis, read off the whole when first looked at.
+///
+/// # Errors
+/// If the sizes are not a part of the whole's, or do not fit in memory.
+pub fn leading(whole: &Tensor, dims: &[usize]) -> Result<Tensor> {
+    let full = whole.dims().to_vec();
+    if full == dims {
+        return Ok(whole.clone());
+    }
+    if full.len() != dims.len() || full.iter().zip(dims).any(|(f, d)| d > f) {
+        return Err(Error::input(format!("{dims:?} is not the leading part of {full:?}")));
+    }
+    let (whole, part) = (whole.clone(), dims.to_vec());
+    Tensor::lazy(dims, move || {
+        let values = whole.view::<f32>().map(|v| v.into_owned()).unwrap_or_default();
+        let n: usize = part.iter().product();
+        let place = |i: usize| {
+            let (mut rest, mut at, mut step) = (i, 0, 1);
+            for (d, f) in part.iter().zip(&full).rev() {
+                at += rest % d * step;
+                rest /= d;
+                step *= f;
+            }
+            at
+        };
+        (0..n).map(|i| values.get(place(i)).copied().unwrap_or_default()).collect::<Vec<f32>>()
+    })
 }
 
 /// The first `n` numbers of a name.
@@ -71,5 +100,16 @@ mod tests {
         let mean = v.iter().sum::<f32>() / n;
         let variance = v.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / n;
         assert!(mean.abs() < 0.01 && (variance - 0.02).abs() < 0.002, "{mean} {variance}");
+    }
+
+    #[test]
+    fn a_leading_part_holds_the_numbers_of_the_whole() {
+        let fill = Fill::Around(1.0, 0.5);
+        let whole = tensor("w", &[4, 3, 2], fill).unwrap();
+        let part = leading(&whole, &[2, 2, 2]).unwrap();
+        assert!(leading(&whole, &[5, 3, 2]).is_err() && leading(&whole, &[4, 3]).is_err());
+        let (whole, part) = (whole.view::<f32>().unwrap().into_owned(), part.view::<f32>().unwrap().into_owned());
+        let want: Vec<f32> = [0, 1, 2, 3, 6, 7, 8, 9].iter().map(|&i: &usize| whole[i]).collect();
+        assert_eq!(part, want);
     }
 }

@@ -1,6 +1,6 @@
 //! GhostNet: half of the feature maps by convolution, the other half by a cheap depthwise operation on the first.
 
-use super::super::net::{Act, Conv, Net, Value};
+use super::super::net::{Act, Conv, Net, Pool, Value};
 use super::super::row::{Row, rounded};
 use super::squeeze_excite;
 use crate::error::Result;
@@ -18,13 +18,34 @@ fn ghost(net: &mut Net, x: &Value, path: &str, out: usize, act: Act) -> Result<V
     if y.c() == out { Ok(y) } else { net.slice(&y, 0, out, 1, path) }
 }
 
+/// GhostNetV2's attention of a ghost module, the input's size: of the halved map a 1x1 convolution and one along each axis, and a
+/// sigmoid, brought back to `like`'s size.
+fn decoupled(net: &mut Net, x: &Value, path: &str, like: &Value) -> Result<Value> {
+    let path = format!("{path}.short_conv");
+    let out = like.c();
+    let y = net.avg_pool(x, &path, Pool { k: 2, s: 2, p: 0, ceil: false })?;
+    let along = [Conv::of(1), Conv::rect(1, 5).groups(out), Conv::rect(5, 1).groups(out)];
+    let mut y = y;
+    for (i, conv) in along.into_iter().enumerate() {
+        let [a, b] = [2 * i, 2 * i + 1].map(|j| format!("{path}.{j}"));
+        y = net.conv_bn_act(&y, [&a, &b, ""], out, conv, Act::None)?;
+    }
+    let y = net.act(&y, &path, Act::Sigmoid)?;
+    net.resize_nearest(&y, [like.dims[2], like.dims[3]], &path)
+}
+
 /// Ghost to `exp`, depthwise where strided, squeeze-and-excite if asked for, ghost to `c`; the shortcut is depthwise and
-/// pointwise where the shape changes.
+/// pointwise where the shape changes. With `attention` (GhostNetV2) the first ghost module's maps are scaled by what a small
+/// convolution along each axis makes of the halved input.
 pub fn bottleneck(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let (k, stride, out) = (row.size("k")?, row.stride()?, row.channels("c")?);
     let hidden = row.channels("exp")?;
     let depthwise = |c: usize| Conv::of(k).stride(stride).groups(c);
     let mut y = ghost(net, x, &row.at("ghost1"), hidden, Act::Relu)?;
+    if row.flag("attention")? {
+        let gate = decoupled(net, x, &row.at("ghost1"), &y)?;
+        y = net.mul(&y, &gate, &row.at("ghost1"));
+    }
     if stride > 1 {
         y = net.conv_bn_act(&y, [&row.at("conv_dw"), &row.at("bn_dw"), ""], hidden, depthwise(hidden), Act::None)?;
     }

@@ -2,6 +2,8 @@
 
 use super::super::net::{Act, Conv, Net, Value};
 use super::super::row::{Row, rounded};
+use super::dynamic::Weights;
+use super::mobile_attention::layer_scale;
 use super::squeeze_excite;
 use crate::error::{Error, Result};
 
@@ -19,7 +21,8 @@ pub fn separable(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
 /// Expand, depthwise, squeeze-and-excite if asked for, project without activation; a residual where the shape allows.
 ///
 /// The hidden width is `exp` (scaled) or `t` times the input (rounded to 8); no expansion where it equals the input. `se` names what the
-/// squeeze width is a quarter of: `exp` (rounded to 8) or the block's `in`put.
+/// squeeze width is a quarter of: `exp` (rounded to 8) or the block's `in`put. `experts` or `kernels` make the weights depend on the
+/// image.
 pub fn inverted_residual(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let (k, out, stride, act) = (row.size("k")?, row.channels("c")?, row.stride()?, row.act()?);
     let hidden = match row.opt_size("exp")? {
@@ -32,11 +35,13 @@ pub fn inverted_residual(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
         j += 1;
         row.at(&format!("{part}.{}", j - 1))
     };
+    let weights = Weights::of(net, row, x)?;
     let mut y = x.clone();
     if hidden != x.c() {
-        y = net.conv_seq(&y, &next(), hidden, Conv::of(1), act)?;
+        y = weights.conv_bn_act(net, &y, &next(), hidden, Conv::of(1), act)?;
     }
-    y = net.conv_seq(&y, &next(), hidden, Conv::of(k).stride(stride).groups(hidden), act)?;
+    let depthwise = Conv::of(k).stride(stride).groups(hidden);
+    y = weights.conv_bn_act(net, &y, &next(), hidden, depthwise, act)?;
     let squeeze = match row.text_or("se", "none")? {
         "none" => None,
         "exp" => Some(rounded(hidden as f64 / 4.0, 8)),
@@ -56,13 +61,16 @@ pub fn inverted_residual(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
         }
     };
     let residual = stride == 1 && x.c() == out;
-    y = net.conv_bn(&y, [&project, &bn], out, Conv::of(1), residual)?;
+    y = weights.conv(net, &y, &project, out, Conv::of(1).linear())?;
+    y = if residual { net.bn_residual(&y, &bn)? } else { net.bn(&y, &bn)? };
     if residual { net.add(x, &y, &row.path) } else { Ok(y) }
 }
 
 /// MobileNetV4's universal inverted bottleneck: depthwise `a` first (unless 0), expansion by `t`, depthwise `k` in the middle
-/// (unless 0), projection. The stride goes to the middle, or to the first where there is no middle.
+/// (unless 0), projection, and with `layer_scale` a learned factor per channel. The stride goes to the middle, or to the first where
+/// there is no middle.
 pub fn universal(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
+    let (scaled, act) = (row.flag("layer_scale")?, row.act()?);
     let (a, k, out, stride) = (row.size("a")?, row.size("k")?, row.channels("c")?, row.stride()?);
     let hidden = rounded(x.c() as f64 * row.number("t")?, 8);
     let (first, middle) = if k > 0 { (1, stride) } else { (stride, 1) };
@@ -75,19 +83,27 @@ pub fn universal(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     if a > 0 {
         y = layer(net, &y, "dw_start", x.c(), Conv::of(a).stride(first).groups(x.c()), Act::None)?;
     }
-    y = layer(net, &y, "pw_exp", hidden, Conv::of(1), Act::Relu)?;
+    y = layer(net, &y, "pw_exp", hidden, Conv::of(1), act)?;
     if k > 0 {
-        y = layer(net, &y, "dw_mid", hidden, Conv::of(k).stride(middle).groups(hidden), Act::Relu)?;
+        y = layer(net, &y, "dw_mid", hidden, Conv::of(k).stride(middle).groups(hidden), act)?;
     }
     let residual = stride == 1 && x.c() == out;
     let [project, bn, _] = paths("pw_proj");
-    let y = net.conv_bn(&y, [&project, &bn], out, Conv::of(1), residual)?;
+    let mut y = net.conv_bn(&y, [&project, &bn], out, Conv::of(1), residual && !scaled)?;
+    if scaled {
+        y = layer_scale(net, &y, &row.path)?;
+    }
     if residual { net.add(x, &y, &row.path) } else { Ok(y) }
 }
 
-/// A dense `k` x `k` convolution that also expands by `t`, then a projection.
+/// A dense `k` x `k` convolution that also expands by `t`, then a projection; where nothing is expanded, the convolution alone.
 pub fn fused(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let (out, stride, act) = (row.channels("c")?, row.stride()?, row.act()?);
+    if row.number("t")? == 1.0 {
+        let [conv, bn, act_path] = ["conv", "bn1", "act1"].map(|p| row.at(p));
+        let y = net.conv_bn_act(x, [&conv, &bn, &act_path], out, Conv::of(row.size("k")?).stride(stride), act)?;
+        return if stride == 1 && x.c() == out { net.add(x, &y, &row.path) } else { Ok(y) };
+    }
     let hidden = rounded(x.c() as f64 * row.number("t")?, 8);
     let [conv, bn, act_path] = ["conv_exp", "bn1", "act1"].map(|p| row.at(p));
     let y = net.conv_bn_act(x, [&conv, &bn, &act_path], hidden, Conv::of(row.size("k")?).stride(stride), act)?;

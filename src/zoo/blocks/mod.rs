@@ -4,11 +4,14 @@ mod basic;
 mod branches;
 mod convnext;
 mod dense;
+mod dynamic;
 mod fire;
 mod ghost;
 mod mobile;
+mod mobile_attention;
 mod residual;
 mod shuffle;
+mod swin;
 mod transformer;
 
 use super::net::{Act, Conv, Net, Value};
@@ -33,6 +36,8 @@ const BLOCKS: &[(&str, Block)] = &[
     ("convnext_downsample", convnext::downsample),
     ("convnext_head", convnext::head),
     ("dense_layer", dense::layer),
+    ("dynamic_classifier", dynamic::classifier),
+    ("dynamic_conv", dynamic::conv),
     ("fire", fire::fire),
     ("flatten", basic::flatten),
     ("fused_bottleneck", mobile::fused),
@@ -48,11 +53,16 @@ const BLOCKS: &[(&str, Block)] = &[
     ("llama_layer", transformer::llama_layer),
     ("local_norm", basic::local_norm),
     ("max_pool", basic::max_pool),
+    ("multi_query", mobile_attention::multi_query),
     ("norm", basic::norm),
     ("regnet", residual::regnet),
     ("separable", mobile::separable),
     ("shuffle_grouped", shuffle::grouped),
     ("shuffle_split", shuffle::split),
+    ("swin_embeddings", swin::embeddings),
+    ("swin_head", swin::head),
+    ("swin_layer", swin::layer),
+    ("swin_merge", swin::merge),
     ("transition", dense::transition),
     ("universal_bottleneck", mobile::universal),
     ("vit_embeddings", transformer::vit_embeddings),

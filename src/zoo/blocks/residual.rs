@@ -24,7 +24,7 @@ pub fn basic(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
 }
 
 /// 1x1 to the inner width, 3x3 (grouped for ResNeXt), 1x1 to four times `c`. `stride_in` says where the stride sits:
-/// `v1.5` on the 3x3, `v1` on the first 1x1.
+/// `v1.5` on the 3x3, `v1` on the first 1x1. `deform` makes the 3x3 deformable: `v1` or `v2`.
 pub fn bottleneck(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let (c, stride, relu) = (row.channels("c")?, row.stride()?, row.at("relu"));
     let groups = row.size_or("groups", 1)?;
@@ -33,8 +33,18 @@ pub fn bottleneck(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let reduce = Conv::of(1).stride(first);
     let y = net.conv_bn_act(x, [&row.at("conv1"), &row.at("bn1"), &relu], inner, reduce, Act::Relu)?;
     let spatial = Conv::of(3).stride(second).groups(groups);
-    let y = net.conv_bn_act(&y, [&row.at("conv2"), &row.at("bn2"), &relu], inner, spatial, Act::Relu)?;
-    let y = net.conv_bn(&y, [&row.at("conv3"), &row.at("bn3")], 4 * c, Conv::of(1), true)?;
+    let (conv2, bn2) = (row.at("conv2"), row.at("bn2"));
+    let y = match row.text_or("deform", "none")? {
+        "none" => net.conv_bn_act(&y, [&conv2, &bn2, &relu], inner, spatial, Act::Relu)?,
+        version => {
+            let y = net.deform_conv(&y, &conv2, inner, spatial, version == "v2")?;
+            let y = net.bn(&y, &bn2)?;
+            net.act(&y, &relu, Act::Relu)?
+        }
+    };
+    // Universally slimmable networks round the block's result by itself.
+    let wide = if row.flag("own_width")? { row.width.of(4 * row.size("c")?) } else { 4 * c };
+    let y = net.conv_bn(&y, [&row.at("conv3"), &row.at("bn3")], wide, Conv::of(1), true)?;
     finish(net, row, x, y, stride)
 }
 
