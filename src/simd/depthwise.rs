@@ -1,8 +1,8 @@
 //! The depthwise register tile: a run of output pixels of one channel block, taps held in registers.
 //!
 //! Ladder: per-pixel sums → 7 pixels at once, so that the common map widths (7, 14, 28, 56, 112) split evenly and
-//! each input vector is loaded once per row and used for all its taps → unchecked columns inside the map, a check
-//! per input column only where the window hangs over an edge. The last tile of a row overlaps the one before.
+//! each input vector is loaded once per row and used for all its taps → a tile for each usual overhang of the window over an
+//! edge, so that columns are checked one by one only for unusual paddings. The last tile of a row overlaps the one before.
 
 use super::{Isa, Simd, SimdOp, TileMut, dispatch};
 
@@ -120,25 +120,66 @@ impl<const K: usize, const SW: usize> SimdOp for Plane<'_, '_, '_, K, SW> {
             }
             let mut at = 0;
             while at < ow {
-                // SAFETY: `at + PX <= ow` (or 4) pixels exist in the row; `FREE` only where all columns exist.
+                // SAFETY: `at + PX <= ow` (or 4) pixels exist in the row; `edges` names the columns that do not.
                 unsafe {
                     if ow >= PX {
                         let at_here = at.min(ow - PX);
                         let col = (at_here * SW) as isize - d.pad.1 as isize;
-                        if col >= 0 && col as usize + (PX - 1) * SW + K <= d.iw {
-                            tile::<S, PX, K, SW, true>(s, d, &row, at_here);
-                        } else {
-                            tile::<S, PX, K, SW, false>(s, d, &row, at_here);
-                        }
+                        let end = col + ((PX - 1) * SW + K) as isize;
+                        edges::<S, K, SW>(s, d, &row, at_here, (-col).max(0), (end - d.iw as isize).max(0));
                         at += PX;
                     } else {
-                        tile::<S, 4, K, SW, false>(s, d, &row, at.min(ow - 4));
+                        tile::<S, 4, K, SW, ANY, ANY>(s, d, &row, at.min(ow - 4));
                         at += 4;
                     }
                 }
             }
         }
     }
+}
+
+/// Columns that are checked one by one.
+const ANY: usize = usize::MAX;
+
+/// The tile compiled for `left` and `right` columns of the windows that are outside the map.
+///
+/// # Safety
+/// As [`tile`], for these columns.
+#[inline(always)]
+unsafe fn edges<S: Simd, const K: usize, const SW: usize>(
+    s: S,
+    d: &Depthwise<'_>,
+    row: &Row,
+    at: usize,
+    left: isize,
+    right: isize,
+) {
+    macro_rules! by_edge {
+        ($(($left:literal, $right:literal) if $k:expr),*) => {
+            // SAFETY: as vouched for by the caller.
+            unsafe {
+                match (left, right) {
+                    (0, 0) => tile::<S, PX, K, SW, 0, 0>(s, d, row, at),
+                    $(($left, $right) if const { $k } => tile::<S, PX, K, SW, $left, $right>(s, d, row, at),)*
+                    _ => tile::<S, PX, K, SW, ANY, ANY>(s, d, row, at),
+                }
+            }
+        };
+    }
+    // What padding to the same size leaves at the two ends of a row, and both at once where a row is one tile.
+    by_edge!(
+        (1, 0) if K == 3 || (K == 5 && SW == 2),
+        (0, 1) if K == 3 || (K == 5 && SW == 2),
+        (1, 1) if K == 3,
+        (2, 0) if K == 5,
+        (0, 2) if K == 5,
+        (2, 2) if K == 5,
+        (2, 1) if K == 5 && SW == 2,
+        (1, 2) if K == 5 && SW == 2,
+        (3, 0) if K == 7,
+        (0, 3) if K == 7,
+        (3, 3) if K == 7
+    )
 }
 
 /// Add the residual, clamp, store.
@@ -157,36 +198,50 @@ unsafe fn finish<S: Simd>(s: S, d: &Depthwise<'_>, row: &Row, px: usize, mut v: 
     }
 }
 
+/// Whether input column `i` of a tile's `columns`, the first being `col` of a row of `width`, is in the map.
+#[inline(always)]
+fn exists<const LEFT: usize, const RIGHT: usize>(i: usize, columns: usize, col: isize, width: isize) -> bool {
+    if LEFT == ANY {
+        let here = col + i as isize;
+        here >= 0 && here < width
+    } else {
+        i >= LEFT && i + RIGHT < columns
+    }
+}
+
 /// `N` pixels from `at`, window `K` wide at stride `SW`.
 ///
 /// # Safety
-/// `at + N` pixels exist in the row. With `FREE`, so do all input columns of the windows.
+/// `at + N` pixels exist in the row. All input columns of the windows exist but the first `LEFT` and the last `RIGHT`; with
+/// [`ANY`] each is checked.
 #[inline(always)]
-unsafe fn tile<S: Simd, const N: usize, const K: usize, const SW: usize, const FREE: bool>(
+unsafe fn tile<S: Simd, const N: usize, const K: usize, const SW: usize, const LEFT: usize, const RIGHT: usize>(
     s: S,
     d: &Depthwise<'_>,
     row: &Row,
     at: usize,
 ) {
-    // SAFETY: input rows are inside the plane by `row.kh`, columns by `FREE` or by the check; weights have
-    // kh·K vectors; `finish` gets existing pixels.
+    // SAFETY: input rows are inside the plane by `row.kh`, columns by the caller's word or by the check; weights have
+    // kh·K vectors; the pixels of the row and of the residual, null or as large as the destination, exist.
     unsafe {
         let l = S::LANES;
+        let columns = (N - 1) * SW + K;
         let col = (at * SW) as isize - d.pad.1 as isize;
+        let width = d.iw as isize;
         let mut acc = [s.load_ptr(d.bias.as_ptr()); N];
-        for kh in row.kh.clone() {
-            let line = (row.ih0 + (kh * d.dilation.0) as isize) as usize;
-            let src = d.src.as_ptr().add(line * d.iw * l);
-            let from = src.wrapping_offset(col * l as isize);
+        let line = (row.ih0 + (row.kh.start * d.dilation.0) as isize) * d.iw as isize + col;
+        let mut from = d.src.as_ptr().wrapping_offset(line * l as isize);
+        let mut wei = d.wei.as_ptr().add(row.kh.start * K * l);
+        let next_row = d.dilation.0 * d.iw * l;
+        for _ in row.kh.clone() {
             let mut w = [s.splat(0.0); K];
             for (j, w) in w.iter_mut().enumerate() {
-                *w = s.load_ptr(d.wei.as_ptr().add((kh * K + j) * l));
+                *w = s.load_ptr(wei.add(j * l));
             }
             if SW == 1 {
                 // Input by input: each is loaded once and used for all the outputs it reaches.
-                for i in 0..N - 1 + K {
-                    let here = col + i as isize;
-                    if !FREE && (here < 0 || here >= d.iw as isize) {
+                for i in 0..columns {
+                    if !exists::<LEFT, RIGHT>(i, columns, col, width) {
                         continue;
                     }
                     let x = s.load_ptr(from.wrapping_add(i * l));
@@ -200,16 +255,25 @@ unsafe fn tile<S: Simd, const N: usize, const K: usize, const SW: usize, const F
                 // Few outputs share an input: tap by tap, with the load as an operand.
                 for (j, &w) in w.iter().enumerate() {
                     for (p, a) in acc.iter_mut().enumerate() {
-                        let here = col + (p * SW + j) as isize;
-                        if FREE || (here >= 0 && here < d.iw as isize) {
+                        if exists::<LEFT, RIGHT>(p * SW + j, columns, col, width) {
                             *a = s.fma(s.load_ptr(from.wrapping_add((p * SW + j) * l)), w, *a);
                         }
                     }
                 }
             }
+            from = from.wrapping_add(next_row);
+            wei = wei.wrapping_add(K * l);
         }
+        if !row.res.is_null() {
+            let res = row.res.add(at * l);
+            for (i, a) in acc.iter_mut().enumerate() {
+                *a = s.add(*a, s.load_ptr(res.add(i * l)));
+            }
+        }
+        let (lo, hi) = (s.splat(d.clamp.0), s.splat(d.clamp.1));
+        let dst = row.dst.add(at * l);
         for (i, v) in acc.into_iter().enumerate() {
-            finish(s, d, row, at + i, v);
+            s.store_ptr(dst.add(i * l), s.min(hi, s.max(lo, v)));
         }
     }
 }

@@ -109,8 +109,10 @@ struct Raw {
     accumulate: bool,
     /// Pixels of the destination lie pages apart: no prefetcher of the hardware finds them.
     far: bool,
-    /// The clamp changes something.
-    clamps: bool,
+    /// The clamp changes something at its lower end.
+    floors: bool,
+    /// The clamp changes something at its upper end.
+    caps: bool,
     lo: f32,
     hi: f32,
     next: *const f32,
@@ -229,7 +231,8 @@ impl SimdOp for Run<'_, '_, '_> {
             dst_blk,
             accumulate: p.accumulate,
             far: matches!(to, PanelDst::Columns { .. }),
-            clamps: p.clamp != (f32::NEG_INFINITY, f32::INFINITY),
+            floors: p.clamp.0 != f32::NEG_INFINITY,
+            caps: p.clamp.1 != f32::INFINITY,
             lo: p.clamp.0,
             hi: p.clamp.1,
             next: p.next.as_ptr(),
@@ -429,9 +432,20 @@ unsafe fn tiles<S: Simd, const PX: usize, const NB: usize, const FORM: u8>(s: S,
                 for i in 0..raw.ask {
                     s.prefetch_far(next.wrapping_add(i * LINE));
                 }
-                for t in 0..raw.n_taps {
+                let mut t = 0;
+                // Windows are three, seven (of three channels) or another multiple of three wide as a rule.
+                while t + 3 <= raw.n_taps {
+                    let taps = raw.taps.add(t);
+                    step::<S, PX, NB>(s, &mut acc, src.add(*taps), 1, wei);
+                    step::<S, PX, NB>(s, &mut acc, src.add(*taps.add(1)), 1, wei.add(NB * l));
+                    step::<S, PX, NB>(s, &mut acc, src.add(*taps.add(2)), 1, wei.add(2 * NB * l));
+                    wei = wei.add(3 * NB * l);
+                    t += 3;
+                }
+                while t < raw.n_taps {
                     step::<S, PX, NB>(s, &mut acc, src.add(*raw.taps.add(t)), 1, wei);
                     wei = wei.add(NB * l);
+                    t += 1;
                 }
             } else {
                 let mut block = if FORM == ONE { src.add(*raw.taps) } else { src };
@@ -483,12 +497,20 @@ unsafe fn tiles<S: Simd, const PX: usize, const NB: usize, const FORM: u8>(s: S,
                     res = res.wrapping_add(raw.dst_px);
                 }
             }
-            if raw.clamps {
-                let (lo, hi) = (s.splat(raw.lo), s.splat(raw.hi));
+            // A NaN passes both: the second operand is the one returned.
+            if raw.floors {
+                let lo = s.splat(raw.lo);
                 for row in acc.iter_mut() {
                     for a in row.iter_mut() {
-                        // A NaN passes both: the second operand is the one returned.
-                        *a = s.min(hi, s.max(lo, *a));
+                        *a = s.max(lo, *a);
+                    }
+                }
+            }
+            if raw.caps {
+                let hi = s.splat(raw.hi);
+                for row in acc.iter_mut() {
+                    for a in row.iter_mut() {
+                        *a = s.min(hi, *a);
                     }
                 }
             }
