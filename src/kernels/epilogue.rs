@@ -163,6 +163,23 @@ macro_rules! each {
     }};
 }
 
+/// A function of several vectors at once over all lanes of `$x`.
+macro_rules! each_of_four {
+    ($s:ident, $x:ident, $f:path) => {{
+        let mut it = $x.chunks_exact_mut(4 * S::LANES);
+        for part in &mut it {
+            let l = S::LANES;
+            let v = [$s.load(part), $s.load(&part[l..]), $s.load(&part[2 * l..]), $s.load(&part[3 * l..])];
+            let y = $f($s, v);
+            for (i, y) in y.into_iter().enumerate() {
+                $s.store(&mut part[i * l..], y);
+            }
+        }
+        let rest = it.into_remainder();
+        each!($s, rest, |v| $f($s, [v])[0]);
+    }};
+}
+
 impl SimdOp for InPlace<'_> {
     type Out = ();
     #[inline(always)]
@@ -182,10 +199,10 @@ impl SimdOp for InPlace<'_> {
             }
             Act::HardSwish => each!(s, x, |v| math::hard_swish(s, v)),
             Act::HardSigmoid { alpha, beta } => each!(s, x, |v| math::hard_sigmoid(s, v, alpha, beta)),
-            Act::Sigmoid => each!(s, x, |v| math::sigmoid(s, v)),
-            Act::Silu => each!(s, x, |v| math::silu(s, v)),
-            Act::Gelu => each!(s, x, |v| math::gelu(s, v)),
-            Act::GeluTanh => each!(s, x, |v| math::gelu_tanh(s, v)),
+            Act::Sigmoid => each_of_four!(s, x, math::sigmoids),
+            Act::Silu => each_of_four!(s, x, math::silus),
+            Act::Gelu => each_of_four!(s, x, math::gelus),
+            Act::GeluTanh => each_of_four!(s, x, math::gelus_tanh),
             Act::Tanh => each!(s, x, |v| math::tanh(s, v)),
             Act::Elu(a) => {
                 let (a, one) = (s.splat(a), s.splat(1.0));
