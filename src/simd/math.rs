@@ -196,7 +196,8 @@ fn horner_from<S: Simd, const N: usize>(s: S, mut r: S::F, x: S::F, c: [f32; N])
 pub fn gelus<S: Simd, const N: usize>(s: S, x: [S::F; N]) -> [S::F; N] {
     // Minimax in absolute error up to 3.92·√2, where erf is 1 but for 3e-8.
     const END: f32 = 5.543_717;
-    const P: [f32; 6] = [4.496_158_47e-8, 1.270_497_34e-5, 3.419_194_25e-4, 9.379_883_3e-3, 6.815_278_53e-2, 7.978_844_05e-1];
+    const P: [f32; 6] =
+        [4.496_158_47e-8, 1.270_497_34e-5, 3.419_194_25e-4, 9.379_883_3e-3, 6.815_278_53e-2, 7.978_844_05e-1];
     const Q: [f32; 6] = [1.189_707_86e-6, 7.425_797_23e-5, 1.896_549_13e-3, 2.877_127_19e-2, 2.520_826_76e-1, 1.0];
     let (mut t, mut x2, mut p, mut q) = (x, x, [s.splat(P[0]); N], [s.splat(Q[0]); N]);
     for i in 0..N {
@@ -211,7 +212,10 @@ pub fn gelus<S: Simd, const N: usize>(s: S, x: [S::F; N]) -> [S::F; N] {
     }
     for i in 0..N {
         let half = s.mul(x[i], s.splat(0.5));
-        p[i] = s.fma(half, s.div(s.mul(t[i], p[i]), q[i]), half);
+        // Exactly 1 outside, so that nothing is left of what Φ makes 0.
+        let inside = s.eq(t[i], x[i]);
+        let erf = s.select(inside, s.div(s.mul(t[i], p[i]), q[i]), s.mul(t[i], s.splat(1.0 / END)));
+        p[i] = s.fma(half, erf, half);
     }
     p
 }
