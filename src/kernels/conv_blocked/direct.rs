@@ -73,6 +73,26 @@ impl Conv {
     }
 }
 
+/// Values 0, 2, 4 and so on.
+fn every_other(from: &[f32], to: &mut [f32]) {
+    let (pairs, rest) = from.as_chunks::<2>();
+    for (d, x) in to.iter_mut().zip(pairs) {
+        *d = x[0];
+    }
+    if let (Some(d), Some(x)) = (to.get_mut(pairs.len()), rest.first()) {
+        *d = *x;
+    }
+}
+
+/// Every `step`-th pixel of `U` values, whose number the compiler knows: a call for each would take as long as the products of some taps.
+fn spread<const U: usize>(from: &[f32], step: usize, to: &mut [f32]) {
+    for (d, x) in to.as_chunks_mut::<U>().0.iter_mut().zip(from.chunks(U * step)) {
+        if let Some(x) = x.first_chunk::<U>() {
+            *d = *x;
+        }
+    }
+}
+
 /// The source rows a band of output rows needs, copied with zeros where the window hangs over the edge.
 ///
 /// Layout `[plane][row][phase][column][unit]`: columns of the padded map are dealt out to `sw` phases, so that the
@@ -166,13 +186,17 @@ impl Band {
                         continue;
                     }
                     let at = (first * s.sw + phase - s.pw) * unit;
-                    if s.sw == 1 {
-                        to.copy_from_slice(&from[at..][..to.len()]);
-                    } else if unit == 1 {
-                        to.iter_mut().zip(from[at..].iter().step_by(s.sw)).for_each(|(d, s)| *d = *s);
-                    } else {
-                        for (d, x) in to.chunks_exact_mut(unit).zip(from[at..].chunks(unit * s.sw)) {
-                            d.copy_from_slice(&x[..unit]);
+                    let from = &from[at..];
+                    match (s.sw, unit) {
+                        (1, _) => to.copy_from_slice(&from[..to.len()]),
+                        (2, 1) => every_other(from, to),
+                        (sw, 1) => to.iter_mut().zip(from.iter().step_by(sw)).for_each(|(d, s)| *d = *s),
+                        (sw, 8) => spread::<8>(from, sw, to),
+                        (sw, 16) => spread::<16>(from, sw, to),
+                        (sw, unit) => {
+                            for (d, x) in to.chunks_exact_mut(unit).zip(from.chunks(unit * sw)) {
+                                d.copy_from_slice(&x[..unit]);
+                            }
                         }
                     }
                 }
