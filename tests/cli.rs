@@ -509,6 +509,55 @@ fn variants_of_a_model_are_written_and_read_back() {
 }
 
 #[test]
+fn switches_of_a_slimmable_network_share_weights_and_say_what_switching_costs() {
+    let counted = json(&["variants", "s_mobilenet_v1", "--no-run", "--format", "json", "-q"]);
+    let params: Vec<u64> =
+        counted["variants"].as_array().unwrap().iter().map(|r| r["params"].as_u64().unwrap()).collect();
+    assert_eq!(params, [4_231_976, 2_585_560, 1_331_592, 470_072]);
+    assert_eq!(
+        (counted["whole"]["params"].as_u64(), counted["whole"]["bn_statistics"].as_u64()),
+        (Some(4_264_808), Some(54_720))
+    );
+    let small =
+        ["variants", "s_mobilenet_v1@res=32,width=0.25", "--seconds", "0.05", "--format", "json", "-q", "-j", "1"];
+    for row in json(&small)["variants"].as_array().unwrap() {
+        assert!(row["switch_ms"].is_number() && row["prepare_ms"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert!(fails(&["variants", "s_mobilenet_v1", "--emit", "x.onnx"]).contains("--apply"));
+    // All switches in one model: stored once, and each of them counted when it is the one.
+    let all = "s_mobilenet_v1@switch=all";
+    let totals = json(&["count", all, "--format", "json", "-q"])["totals"].clone();
+    assert_eq!((totals["params"].as_u64(), totals["madds"].as_u64()), (Some(4_264_808), Some(41_030_272)));
+    for (switch, madds) in [("0", 41_030_272), ("2", 325_400_448), ("3", 568_740_352)] {
+        let doc = json(&["count", all, "--value", &format!("switch={switch}"), "--format", "json", "-q"]);
+        assert_eq!(doc["totals"]["madds"].as_u64(), Some(madds), "switch {switch}");
+    }
+}
+
+#[test]
+fn models_break_even_over_resolution_or_width() {
+    for (vary, sizes) in [("resolution", vec![32, 64, 96]), ("channels", vec![25, 50, 75, 100])] {
+        let doc = json(&[
+            "variants",
+            "resnet18@res=64",
+            "--apply",
+            "separable",
+            "--break-even",
+            vary,
+            "--seconds",
+            "0.02",
+            "--format",
+            "json",
+            "-q",
+        ]);
+        let points = doc["break_even"][0]["points"].as_array().unwrap();
+        let tried: Vec<u64> = points.iter().map(|p| p["size"].as_u64().unwrap()).collect();
+        assert_eq!(tried, sizes, "{vary}");
+        assert!(named(&doc, "variants", "separable")["break_even"].is_string());
+    }
+}
+
+#[test]
 fn wrong_requests_for_variants_are_explained() {
     assert!(fails(&["variants", SMALL, "--apply", "nonsense"]).contains("variants: separable"));
     assert!(fails(&["variants", SMALL, "--emit", "x.onnx"]).contains("--apply, once"));

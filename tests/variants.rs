@@ -152,9 +152,14 @@ fn variants_that_keep_what_was_learned_stay_near() {
     let original = rewrite(&spec, "bf16", &Policy::default());
     let plain = both_paths("plain", &madd_prof::ir::build(&spec, &Bindings::default()).unwrap(), 1e-4);
     let norm = |v: &[f32]| v.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    for (variant, most) in
-        [("fp16", 2e-3), ("bf16", 2e-2), ("int8", 2e-2), ("low-rank@share=1", 0.5), ("sparse-2-4", 0.6)]
-    {
+    for (variant, most) in [
+        ("fp16", 2e-3),
+        ("bf16", 2e-2),
+        ("bf16@activations=1", 2e-2),
+        ("int8", 2e-2),
+        ("low-rank@share=1", 0.5),
+        ("sparse-2-4", 0.6),
+    ] {
         let r = rewrite(&spec, variant, &policy);
         let y = both_paths(variant, &r.model, 2e-2);
         let difference: Vec<f32> = plain.iter().zip(&y).map(|(a, b)| a - b).collect();

@@ -89,10 +89,10 @@ fn tensors(name: &str) -> HashMap<String, (Vec<usize>, Vec<f32>)> {
 fn a_slimmable_networks_widths_are_leading_parts_of_one_set_of_weights() {
     // Published: the widest network, and a BatchNormalization for every other switch.
     for (name, params) in [("s_mobilenet_v1", 4_264_808), ("s_mobilenet_v2", 3_556_456), ("s_resnet50", 25_636_712)] {
-        assert_eq!(zoo::show(name).unwrap().whole.unwrap().params, params, "{name}");
+        assert_eq!(zoo::whole(name).unwrap().unwrap().params, params, "{name}");
     }
     // Universally: scale and shift are shared, only statistics are each width's own.
-    let whole = zoo::show("us_mobilenet_v1").unwrap().whole.unwrap();
+    let whole = zoo::whole("us_mobilenet_v1").unwrap().unwrap();
     assert_eq!((whole.params, whole.statistics), (4_231_976, 5472 + 10_944 + 16_416 + 21_888));
     for base in ["mobilenet_v1", "mobilenet_v2"] {
         let (wide, narrow) = (tensors(&format!("s_{base}")), tensors(&format!("s_{base}@width=0.5")));

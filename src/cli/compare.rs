@@ -70,6 +70,9 @@ pub fn run(args: &CompareArgs) -> Result<u8> {
                 best.iter().map(|n| printable(n)).collect::<Vec<_>>().join(", ")
             ));
         }
+        if list.iter().any(|c| c.switch.is_some()) {
+            grid.notes.push(super::switches::NOTE.into());
+        }
         if list.len() <= 6 {
             grid.notes.extend(candidates::surprises(&list));
         }
@@ -107,7 +110,9 @@ fn names(given: &[String]) -> Result<(Vec<String>, bool)> {
             continue;
         }
         is_list = true;
-        for n in matching.into_iter().filter(|n| is_image(n)) {
+        // The widest switch of a slimmable network is the plain network, which is there already.
+        let twin = |n: &str| name == "zoo" && zoo::switches(n).is_ok_and(|s| !s.is_empty());
+        for n in matching.into_iter().filter(|n| is_image(n) && !twin(n)) {
             if !names.iter().any(|m| m == n) {
                 names.push(n.to_string());
             }

@@ -13,6 +13,10 @@ use crate::report::candidates::{self, Candidate};
 use crate::units::{exact, ms};
 use crate::zoo;
 
+/// What the columns of preparing and switching mean.
+pub const NOTE: &str = "Each switch is prepared once (Prep ms: its share of the weights is packed) and kept: going over to it packs nothing. Switch ms is how \
+     much longer its first run after another switch takes than the next, for what the caches forgot.";
+
 /// Whether a model is a slimmable network of the zoo.
 pub fn knows(loaded: &Loaded) -> bool {
     loaded.path.is_none() && zoo::switches(&loaded.name).is_ok_and(|s| !s.is_empty())
@@ -61,7 +65,7 @@ pub fn run(args: &VariantsArgs, loaded: &Loaded, bindings: &Bindings) -> Result<
         grid.summary.push(("Timed".into(), race::how(&args.measure)));
     }
     grid.notes.extend(candidates::surprises(&list));
-    if let Some(whole) = &definition.whole {
+    if let Some(whole) = &zoo::whole(&loaded.name)? {
         grid.notes.push(format!(
             "One set of weights: {} learned elements and {} BatchNormalization statistics serve all {} switches.",
             exact(whole.params),
@@ -73,11 +77,7 @@ pub fn run(args: &VariantsArgs, loaded: &Loaded, bindings: &Bindings) -> Result<
         grid.extra.push(("whole".into(), json));
     }
     if list.iter().any(|c| c.switch.is_some()) {
-        grid.notes.push(
-            "Each switch is prepared once (Prep ms: its share of the weights is packed) and kept: going over to it packs nothing. \
-             Switch ms is how much longer its first run after another switch takes than the next, for what the caches forgot."
-                .into(),
-        );
+        grid.notes.push(NOTE.into());
     }
     grid.extra.push(("warnings".into(), warnings.into()));
     output::show_grid(&grid, &args.output)?;

@@ -86,7 +86,7 @@ fn show(name: &str) -> Result<u8> {
     if totals.statistics > 0 {
         text.push_str(&format!("        BatchNorm statistics {} besides\n", exact(totals.statistics)));
     }
-    if let Some(w) = &d.whole {
+    if let Some(w) = &zoo::whole(name)? {
         text.push_str(&format!(
             "Whole   Params {}   BatchNorm statistics {}: what {} hold together\n",
             exact(w.params),

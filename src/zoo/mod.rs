@@ -53,8 +53,6 @@ pub struct Definition {
     pub knobs: Vec<(Knob, Setting)>,
     /// Its stages, input to output.
     pub stages: Vec<Stage>,
-    /// What all switches of a slimmable network hold together.
-    pub whole: Option<Whole>,
     /// Figures others published for models of this name.
     pub published: Vec<Published>,
     /// Exact integers for models of this name.
@@ -124,7 +122,6 @@ pub fn show(name: &str) -> Result<Definition> {
         source: &family.source,
         knobs: model.knobs.iter().cloned().zip(settings.iter().cloned()).collect(),
         stages,
-        whole: slimmable::whole(&choice)?,
         published: family.published.iter().filter(|p| mine(&p.at)).cloned().collect(),
         exact: family.exact.iter().filter(|e| mine(&e.at)).cloned().collect(),
     })
@@ -136,6 +133,14 @@ pub fn show(name: &str) -> Result<Definition> {
 /// As [`build`].
 pub fn switches(name: &str) -> Result<Vec<String>> {
     slimmable::names(&Choice::parse(name)?)
+}
+
+/// What the switches of a slimmable network hold together; `None` for other networks.
+///
+/// # Errors
+/// As [`build`].
+pub fn whole(name: &str) -> Result<Option<Whole>> {
+    slimmable::whole(&Choice::parse(name)?)
 }
 
 /// A model with its knobs set.
