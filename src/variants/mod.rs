@@ -12,6 +12,7 @@
 
 mod asymmetric;
 mod bottleneck;
+mod channels;
 mod deformable;
 mod dense_growth;
 mod draft;

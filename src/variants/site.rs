@@ -1,7 +1,7 @@
 //! Dense convolutions: what blocks take the place of.
 
 use super::{Reason, illegal};
-use crate::ir::{Graph, Source, ValueId};
+use crate::ir::{Graph, Source, Value, ValueId};
 use crate::ops::conv::Conv;
 use crate::ops::spec::NodeSpec;
 use crate::ops::{Op, window::Axis};
@@ -101,10 +101,11 @@ impl Site {
         }
         let bias = match (node.has_input(2), value(2)) {
             (false, _) => None,
-            (true, Some(v)) if v.source == Source::Constant && v.constant.is_some() => {
-                v.constant.clone().map(|t| (node.inputs[2].clone(), t))
-            }
-            (true, _) => return illegal("its bias is computed, not stored"),
+            (true, Some(v)) => match stored(graph, v) {
+                Some(t) => Some((node.inputs[2].clone(), t)),
+                None => return illegal("its bias is computed, not stored"),
+            },
+            (true, None) => return illegal("its bias is computed, not stored"),
         };
         let Some((geometry, axes)) = resolved(conv, &xd, &wd) else {
             return illegal(format!("has {} spatial axes", xd.len().saturating_sub(2)));
@@ -121,6 +122,17 @@ impl Site {
             oc: geometry.oc,
             axes,
         })
+    }
+}
+
+/// A stored tensor, also under another name: exporters keep equal tensors once and write Identity for the others.
+fn stored(graph: &Graph, v: &Value) -> Option<Tensor> {
+    match v.source {
+        Source::Constant => v.constant.clone(),
+        Source::Node(id, 0) if graph.node(id).op_type == "Identity" => {
+            stored(graph, graph.value(graph.node(id).inputs.first().copied().flatten()?))
+        }
+        _ => None,
     }
 }
 
