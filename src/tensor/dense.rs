@@ -244,9 +244,9 @@ impl Tensor {
         matches!(self.data, Data::File(_))
     }
 
-    /// Whether the values are made only when looked at: the zoo's seeded weights.
+    /// Whether the values are yet to be made, when somebody looks at them: the zoo's seeded weights.
     pub fn is_lazy(&self) -> bool {
-        matches!(self.data, Data::Lazy(_))
+        matches!(&self.data, Data::Lazy(lazy) if lazy.made.get().is_none())
     }
 
     /// The payload's bytes.

@@ -62,6 +62,9 @@ const SUITED: &[&str] = &[
     "Unsqueeze",
 ];
 
+/// Most elements of a constant that is narrowed at once.
+const LOOKED_AT: usize = 1 << 16;
+
 /// Largest finite half.
 const LARGEST: f32 = 65504.0;
 
@@ -153,7 +156,12 @@ fn fp16(draft: &mut Draft, _: &Choice) -> Result<()> {
 /// A constant in half precision. Bounds beyond its range (a Clip up to 3.4e38) become the largest number there is.
 fn saturated(t: &Tensor) -> Result<Tensor> {
     if t.len() > 16 {
-        return Ok(t.narrowed_lazily(DType::F16));
+        let half = t.narrowed_lazily(DType::F16);
+        if t.len() <= LOOKED_AT && !t.is_lazy() {
+            // Whether a small constant is learned or a fill shows in its values: they are those of the file that is written.
+            half.bytes()?;
+        }
+        return Ok(half);
     }
     let values: Vec<f32> = t.view::<f32>()?.iter().map(|v| v.clamp(-LARGEST, LARGEST)).collect();
     Ok(Tensor::from_vec(values, t.dims())?.narrowed_lazily(DType::F16))
