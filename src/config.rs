@@ -8,6 +8,8 @@
 //! outputs = ["n oc oh ow"]              # optional
 //! shapes = ["n oc ih iw"]               # optional: output sizes, where the file does not declare them
 //! ```
+//!
+//! What models may cost (`[check]`, `[[budget]]`) is kept as it is written; [`crate::budget`] reads it where it is asked for.
 
 use crate::error::{Error, Result};
 use crate::formula::Formula;
@@ -26,6 +28,12 @@ pub struct Config {
     pub path: Option<PathBuf>,
     /// Cost rules for operators this build does not know.
     pub rules: Rules,
+    /// `[check]`: what holds for all budgets.
+    pub check: Table,
+    /// `[[budget]]`: what models may cost.
+    pub budgets: Vec<Table>,
+    /// The file's text, to find lines in.
+    pub text: String,
 }
 
 impl Config {
@@ -65,18 +73,26 @@ impl Config {
                         config.rules.0.insert((domain.to_string(), op.to_string()), Arc::new(rule));
                     }
                 }
-                _ => return Err(unknown(key, &["ops"])),
+                "check" => config.check = table_of(value, "check")?.clone(),
+                "budget" => {
+                    let wrong = || Error::input("'budget' must be a list of tables").hint("write [[budget]]");
+                    for b in value.as_array().ok_or_else(wrong)? {
+                        config.budgets.push(b.as_table().ok_or_else(wrong)?.clone());
+                    }
+                }
+                _ => return Err(unknown(key, &["ops", "check", "budget"])),
             }
         }
+        config.text = text.to_string();
         Ok(config)
     }
 }
 
-fn unknown(key: &str, known: &[&str]) -> Error {
+pub(crate) fn unknown(key: &str, known: &[&str]) -> Error {
     Error::input(format!("there is no setting '{key}'")).hint(format!("settings here: {}", known.join(", ")))
 }
 
-fn table_of<'a>(value: &'a Value, name: &str) -> Result<&'a Table> {
+pub(crate) fn table_of<'a>(value: &'a Value, name: &str) -> Result<&'a Table> {
     value.as_table().ok_or_else(|| Error::input(format!("'{name}' must be a table")))
 }
 

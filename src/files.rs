@@ -16,6 +16,25 @@ pub struct Output {
     special: bool,
 }
 
+/// A temporary folder that goes with this value.
+#[derive(Debug)]
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// If the system's folder for such things cannot be written to.
+    pub fn new() -> Result<Folder> {
+        let made = tempfile::Builder::new().prefix("madd-prof-").tempdir();
+        made.map(Folder).map_err(|e| cannot_write(&std::env::temp_dir(), &e))
+    }
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 /// The error for a file that cannot be written.
 pub fn cannot_write(path: &Path, e: &io::Error) -> Error {
     let error = Error::input(format!("cannot be written: {e}")).in_file(path);

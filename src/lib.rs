@@ -1,6 +1,7 @@
 //! What a neural network costs on paper and on silicon, and why the two differ.
 
 pub mod analysis;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod cost;

@@ -83,6 +83,7 @@ fn everything() -> ModelSpec {
         metadata: vec![("author".into(), "me".into())],
         notes: vec![],
         has_external_data: false,
+        data_files: Vec::new(),
         header: Header {
             domain: "org.example".into(),
             version: 7,

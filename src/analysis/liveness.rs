@@ -6,6 +6,11 @@ use crate::ops::Access;
 /// The peak of live activation bytes over the graph's order: at each node its inputs, its outputs and everything needed later.
 /// Views share their input's memory; weights and other static values do not count. `None` when a size is unknown.
 pub fn peak_activation_bytes(graph: &Graph) -> Option<u64> {
+    peak_activation(graph).map(|(bytes, _)| bytes)
+}
+
+/// The peak with the position of the node at which it is first met; `None` in place of the position: before any node runs.
+pub fn peak_activation(graph: &Graph) -> Option<(u64, Option<usize>)> {
     let n = graph.values().len();
     // Views resolve to the value whose memory they show.
     let mut root: Vec<usize> = (0..n).collect();
@@ -48,11 +53,13 @@ pub fn peak_activation_bytes(graph: &Graph) -> Option<u64> {
             add(*v, i + 1)?;
         }
     }
-    let (mut live, mut peak) = (0u64, 0u64);
-    for (b, d) in born.iter().zip(&dead) {
+    let (mut live, mut peak, mut at) = (0u64, 0u64, None);
+    for (slot, (b, d)) in born.iter().zip(&dead).enumerate() {
         live = live.checked_add(*b)?;
-        peak = peak.max(live);
+        if live > peak {
+            (peak, at) = (live, slot.checked_sub(1));
+        }
         live -= d;
     }
-    Some(peak)
+    Some((peak, at))
 }

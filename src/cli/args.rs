@@ -4,8 +4,9 @@ use crate::config::Config;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::ir::Bindings;
-use crate::report::FORMATS;
+use crate::report::{FORMATS, VERDICT_FORMATS};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ Examples:
   madd-prof variants --layer \"conv 3x3 64->128 @56x56\"   depthwise, ghost, grouped, low rank …: on paper and in time
   madd-prof variants resnet50 --apply separable --emit light.onnx
   madd-prof compare resnet18 mobilenet_v2 ghostnet
+  madd-prof init model.onnx; madd-prof check      budgets in madd-prof.toml, held in CI: exit code 0, 1 breach, 3 cannot tell
+  madd-prof diff main:model.onnx model.onnx       what changed, layer by layer
   madd-prof machine                               what this machine allows: arithmetic, bandwidth per cache level, fork-join
 
 Numbers:
@@ -54,7 +57,7 @@ Environment:
   COLUMNS          width of tables (default: the terminal's, 120 in a pipe)
   NO_COLOR         no colours in help and messages (tables never have any)
 
-Exit codes: 0 fine, 1 a check failed (count --verify, --min-coverage), 2 usage or input error.";
+Exit codes: 0 fine, 1 a check failed (check, count --verify, --min-coverage), 2 usage or input error, 3 check cannot tell.";
 
 /// Subcommands.
 #[derive(Debug, Subcommand)]
@@ -75,6 +78,12 @@ pub enum Command {
     Variants(VariantsArgs),
     /// Models side by side, timed interleaved: how Params, MAdds, bytes and the roofline rank them, and how time does
     Compare(CompareArgs),
+    /// Hold models against their budgets in madd-prof.toml: exit code 0 within, 1 breach, 3 cannot tell
+    Check(CheckArgs),
+    /// Write a commented madd-prof.toml with the present figures of models as their budgets
+    Init(InitArgs),
+    /// What changed between two models, layer by layer: files, saved JSON reports, git revisions (main:model.onnx)
+    Diff(DiffArgs),
     /// Built-in networks: list them, show one, export one as .onnx
     Zoo(ZooArgs),
     /// Run a folder of cases on both paths (for the project's own conformance test)
@@ -85,8 +94,21 @@ pub enum Command {
 /// Names of the subcommands, aliases included.
 pub fn command_names() -> Vec<&'static str> {
     // Known statically: building clap's whole command tree for this would cost more than counting a model.
-    let names =
-        vec!["profile", "count", "bench", "run", "kernels", "machine", "variants", "compare", "zoo", "conformance"];
+    let names = vec![
+        "profile",
+        "count",
+        "bench",
+        "run",
+        "kernels",
+        "machine",
+        "variants",
+        "compare",
+        "check",
+        "init",
+        "diff",
+        "zoo",
+        "conformance",
+    ];
     debug_assert!(Cli::command().get_subcommands().all(|c| names.contains(&c.get_name())));
     names
 }
@@ -449,6 +471,174 @@ pub struct CompareArgs {
     pub output: OutputArgs,
 }
 
+/// Which shapes and values a model's inputs have, where more than one model may be meant.
+#[derive(Debug, Args)]
+pub struct BindingArgs {
+    /// Bind a free dim of the model: --dim batch=1 --dim seq=128
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_dim)]
+    pub dims: Vec<(String, usize)>,
+    /// Set the whole shape of an input: --input-shape images=1x3x224x224
+    #[arg(long = "input-shape", value_name = "NAME=SHAPE", value_parser = parse_shape)]
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Fix the value of a small input, so that shapes and branches that depend on it are known: --value sr=16000
+    #[arg(long = "value", value_name = "NAME=V", value_parser = parse_value)]
+    pub values: Vec<(String, Vec<f64>)>,
+}
+
+impl BindingArgs {
+    /// The bindings given, with the cost rules of the configuration.
+    ///
+    /// # Errors
+    /// If a name is bound twice to different sizes, or the configuration cannot be read.
+    pub fn bindings(&self) -> Result<Bindings> {
+        let here = std::env::current_dir().unwrap_or_default();
+        let rules = Arc::new(Config::find(None, &here)?.rules);
+        Ok(Bindings { rules, ..self.bindings_without_config()? })
+    }
+    /// The bindings given.
+    ///
+    /// # Errors
+    /// If a name is bound twice to different sizes.
+    pub fn bindings_without_config(&self) -> Result<Bindings> {
+        let mut bindings = Bindings::default();
+        bind(&mut bindings.dims, &self.dims, "--dim")?;
+        bind(&mut bindings.shapes, &self.shapes, "--input-shape")?;
+        bind(&mut bindings.values, &self.values, "--value")?;
+        Ok(bindings)
+    }
+}
+
+/// Binds names, each to one thing.
+fn bind<T: Clone + PartialEq>(into: &mut BTreeMap<String, T>, given: &[(String, T)], flag: &str) -> Result<()> {
+    for (name, what) in given {
+        if into.insert(name.clone(), what.clone()).is_some_and(|other| other != *what) {
+            return Err(Error::usage(format!("{flag} gives '{name}' twice, differently")));
+        }
+    }
+    Ok(())
+}
+
+/// What `check --help` adds.
+pub const CHECK_HELP: &str = "\
+Examples:
+  madd-prof init model.onnx resnet18                         begin: a commented madd-prof.toml with the present figures
+  madd-prof check                                            all budgets of madd-prof.toml, here or in a folder above
+  madd-prof check classifier --why                           one budget; the layers responsible, and what would fit
+  madd-prof check --update-baseline                          the present figures become what growth is held against
+  madd-prof check --format github --also junit=b.xml --also sarif=b.sarif
+
+In madd-prof.toml:
+  [[budget]]
+  name = \"classifier\"
+  model = \"models/*.onnx\"           # a file, a pattern or a built-in network
+  dims = { batch = 1 }
+  params = \"3.6M\"                   # at most; or { max = .., min = .., level = \"warn\" }
+  layer.madds = \"20M\"               # every single layer; op.Conv.madds: an operator's layers together
+  growth.madds = \"2%\"               # more than in the baseline
+  formulas = [\"madds(seq=4096) < 2e12\"]
+  latency = { against = \"main:models/a.onnx\", growth = \"5%\" }
+
+Limits: params, madds, flops, other_flops, bytes, weight_bytes, read_bytes, write_bytes, peak_activation_bytes, param_bytes,
+file_bytes, nodes, coverage (percent, at least). Latency is never an absolute time: both models (or with `build`, both builds of
+this program) run in turns, each also against itself, and what the noise of this machine hides cannot be told.
+
+Exit codes: 0 all within (or only warnings), 1 a breach, 3 a limit that cannot be told, 2 usage or input error.";
+
+/// `check`.
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_HELP)]
+pub struct CheckArgs {
+    /// Names of the budgets to check (default: all)
+    #[arg(value_name = "BUDGET")]
+    pub names: Vec<String>,
+    /// Settings with the budgets (default: madd-prof.toml here or in a folder above)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The baseline that growth is held against (default: as in the settings, madd-prof-baseline.json beside them)
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// Write the present figures as the baseline instead of checking
+    #[arg(long, conflicts_with_all = ["why", "format", "output", "also"])]
+    pub update_baseline: bool,
+    /// Say by how much and through which layers a limit is broken, and the smallest change that would fit
+    #[arg(long)]
+    pub why: bool,
+    /// Leave out limits on latency
+    #[arg(long)]
+    pub no_latency: bool,
+    /// Format of the result
+    #[arg(long, value_name = "FORMAT", value_parser = verdict_parser())]
+    pub format: Option<String>,
+    /// Write to this file instead of stdout; its ending chooses the format unless --format does
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write the result in another format too: --also junit=budgets.xml --also sarif=budgets.sarif
+    #[arg(long, value_name = "FORMAT=FILE")]
+    pub also: Vec<String>,
+    /// Leave out notes and progress
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// What `init --help` adds.
+pub const INIT_HELP: &str = "\
+Examples:
+  madd-prof init model.onnx                    writes madd-prof.toml
+  madd-prof init model.onnx --dim batch=1 --output -
+  madd-prof init resnet18 mobilenet_v2";
+
+/// `init`.
+#[derive(Debug, Args)]
+#[command(after_help = INIT_HELP)]
+pub struct InitArgs {
+    /// .onnx files and built-in networks
+    #[arg(value_name = "MODEL", required = true)]
+    pub models: Vec<String>,
+    #[command(flatten)]
+    pub binding: BindingArgs,
+    /// The file to write, or - for stdout (default: madd-prof.toml)
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write it even if it is there
+    #[arg(long)]
+    pub force: bool,
+    /// Leave out notes
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// What `diff --help` adds.
+pub const DIFF_HELP: &str = "\
+Examples:
+  madd-prof diff old.onnx new.onnx
+  madd-prof diff main:model.onnx model.onnx                  as it is on a branch, and as it is now
+  madd-prof diff base.json model.onnx                        a report of `count --format json` from before
+  madd-prof diff resnet18 resnet18@width=0.5 --format markdown
+
+Layers are matched by name where names mean something (not Conv_12), then by structure. REVISION:PATH is from the current folder.";
+
+/// `diff`.
+#[derive(Debug, Args)]
+#[command(after_help = DIFF_HELP)]
+pub struct DiffArgs {
+    /// What was: a model, a saved JSON report, or REVISION:PATH of either
+    #[arg(value_name = "BASE")]
+    pub base: String,
+    /// What is
+    #[arg(value_name = "HEAD")]
+    pub head: String,
+    #[command(flatten)]
+    pub binding: BindingArgs,
+    /// Show layers that are the same too
+    #[arg(long)]
+    pub all: bool,
+    /// Exit code 1 if a layer differs
+    #[arg(long)]
+    pub exit_code: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// `zoo`.
 #[derive(Debug, Args)]
 pub struct ZooArgs {
@@ -515,6 +705,10 @@ impl ModelArgs {
         }
         Ok(bindings)
     }
+}
+
+fn verdict_parser() -> clap::builder::PossibleValuesParser {
+    VERDICT_FORMATS.iter().map(|f| f.name).collect::<Vec<_>>().into()
 }
 
 fn format_parser() -> clap::builder::PossibleValuesParser {

@@ -6,6 +6,7 @@ use super::race::{Runner, race};
 use super::variants::{conditions, make, seen};
 use super::{FINE, note, output};
 use crate::analysis::{Totals, analyze};
+use crate::budget::Metric;
 use crate::engine::Path as KernelPath;
 use crate::error::{Error, Result};
 use crate::ir::{self, Bindings, Model};
@@ -29,13 +30,23 @@ enum What {
 
 /// A limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Budget {
+pub struct Budget {
     what: What,
     /// Count, bytes or milliseconds.
     most: f64,
 }
 
 impl Budget {
+    /// At most so much of a metric that rewrites can change.
+    pub fn most(metric: Metric, most: u64) -> Option<Budget> {
+        let what = match metric {
+            Metric::Madds => What::Madds,
+            Metric::Params => What::Params,
+            Metric::Bytes => What::Bytes,
+            _ => return None,
+        };
+        Some(Budget { what, most: most as f64 })
+    }
     fn parse(text: &str) -> Result<Budget> {
         let wrong = |why: &str| {
             Error::usage(format!("--budget {text}: {why}")).hint(
@@ -85,12 +96,13 @@ impl Budget {
 }
 
 /// A model that may do.
-struct Proposal {
-    name: String,
+pub struct Proposal {
+    /// Knobs or variants.
+    pub name: String,
     model: Model,
     totals: Totals,
     /// Share of the original's weights that it does not have as they were.
-    changed: f64,
+    pub changed: f64,
 }
 
 /// Most candidates that are measured and shown.
@@ -116,7 +128,7 @@ pub fn run(args: &VariantsArgs, loaded: &Loaded, bindings: &Bindings, text: &str
     if loaded.path.is_none() {
         found.extend(by_knobs(loaded, &budget)?);
     }
-    found.extend(by_rewrites(loaded, bindings, &budget, args.quiet)?);
+    found.extend(by_rewrites(loaded, bindings, &budget, &[], args.quiet)?);
     found.sort_by(|a, b| {
         let size = |o: &Proposal| budget.of(&o.totals).unwrap_or(0.0);
         a.changed.total_cmp(&b.changed).then(size(b).total_cmp(&size(a)))
@@ -259,9 +271,21 @@ fn by_knobs(loaded: &Loaded, budget: &Budget) -> Result<Vec<Proposal>> {
 }
 
 /// Rewrites of any model, and the widest cut of its channels.
-fn by_rewrites(loaded: &Loaded, bindings: &Bindings, budget: &Budget, quiet: bool) -> Result<Vec<Proposal>> {
-    let mut sets: Vec<Vec<Choice>> =
-        VARIANTS.iter().filter(|e| e.name != "slim").map(|&e| vec![Choice::of(e)]).collect();
+///
+/// # Errors
+/// If the model cannot be rewritten or run to see its ranges.
+pub fn by_rewrites(
+    loaded: &Loaded,
+    bindings: &Bindings,
+    budget: &Budget,
+    without: &[&str],
+    quiet: bool,
+) -> Result<Vec<Proposal>> {
+    let mut sets: Vec<Vec<Choice>> = VARIANTS
+        .iter()
+        .filter(|e| e.name != "slim" && !without.contains(&e.name))
+        .map(|&e| vec![Choice::of(e)])
+        .collect();
     let slim = VARIANTS.iter().find(|e| e.name == "slim");
     let ranges = seen(&loaded.spec, bindings, &sets, quiet)?;
     let policy = Policy { force: false, ranges };

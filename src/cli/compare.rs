@@ -18,7 +18,7 @@ const HEIGHT: usize = 17;
 /// # Errors
 /// If a model cannot be read, built or run.
 pub fn run(args: &CompareArgs) -> Result<u8> {
-    output::format(&args.output)?;
+    output::grid_format(&args.output)?;
     let (names, is_list) = names(&args.models)?;
     if names.len() < 2 {
         return Err(Error::usage("one model has nothing to be compared with").hint("name two or more, or `zoo`"));

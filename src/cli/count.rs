@@ -59,6 +59,14 @@ pub fn run(args: &CountArgs) -> Result<u8> {
         warnings: Vec::new(),
     });
     report.distinct = distinct;
+    if output::format(&args.output)?.name == "xlsx" && report.image.is_none() && !report.model.bound.is_empty() {
+        // A workbook follows the free dims; where no polynomial is found its rows are constants.
+        let dims: Vec<String> = report.model.bound.keys().cloned().collect();
+        let mut free = args.model.bindings()?;
+        free.dims.retain(|name, _| !dims.contains(name));
+        let spec = load::load(&args.model.model)?.spec;
+        report.symbolic = analysis::symbolic::symbolic(&spec, &free, &dims).ok();
+    }
     let covered = covered(&args.view, &report);
     output::show(report, Some(&args.view), &args.output)?;
     if args.verify && verify(args.model.quiet, &model, &analysis, inputs(&model, given)?)? != FINE {

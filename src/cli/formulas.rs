@@ -52,7 +52,7 @@ fn check(spec: &ModelSpec, dims: &[String], bindings: &Bindings) -> Result<()> {
 /// # Errors
 /// If a dim is not free or the model cannot be counted.
 pub fn symbolic(args: &CountArgs) -> Result<u8> {
-    output::format(&args.output)?;
+    output::grid_format(&args.output)?;
     let bindings = args.model.bindings()?;
     let loaded = load::load(&args.model.model)?;
     let dims: Vec<String> = args.symbolic.iter().map(|d| d.trim().to_string()).filter(|d| !d.is_empty()).collect();
@@ -183,7 +183,7 @@ fn formulas(name: &str, s: &Symbolic, all: bool) -> Grid {
 /// # Errors
 /// If the dim is not free or the model cannot be counted at one of the sizes.
 pub fn sweep(args: &CountArgs, dim: &str, sizes: &[usize]) -> Result<u8> {
-    output::format(&args.output)?;
+    output::grid_format(&args.output)?;
     let bindings = args.model.bindings()?;
     let loaded = load::load(&args.model.model)?;
     check(&loaded.spec, &[dim.to_string()], &bindings)?;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// # Errors
 /// If the model cannot be read, built, planned or run.
 pub fn run(args: &KernelsArgs) -> Result<u8> {
-    output::format(&args.output)?;
+    output::grid_format(&args.output)?;
     let quiet = args.model.quiet;
     let (loaded, model) = load::model(&args.model)?;
     for text in &model.notes {

@@ -16,7 +16,7 @@ use serde_json::json;
 /// # Errors
 /// If the format is wrong, or the result cannot be written.
 pub fn run(args: &MachineArgs) -> Result<u8> {
-    output::format(&args.output)?;
+    output::grid_format(&args.output)?;
     let want = if args.probe { Want::New } else { Want::Any };
     // Probing gives ceilings on any machine.
     if let Some((machine, age_s)) = load::ceilings(want, args.quiet) {

@@ -1,15 +1,19 @@
 //! The command line: arguments, one file per subcommand, progress, and the only room that prints.
 //!
-//! Results go to stdout (or `--output`), everything else to stderr. Exit codes: 0 fine, 1 a check failed, 2 usage or input error.
+//! Results go to stdout (or `--output`), everything else to stderr. Exit codes: 0 fine, 1 a check failed, 2 usage or input error, 3 `check` cannot
+//! tell.
 
 mod args;
 mod bench;
 mod break_even;
 mod budget;
+mod check;
 mod compare;
 mod conformance;
 mod count;
+mod diff;
 mod formulas;
+mod init;
 mod kernels;
 mod load;
 mod machine;
@@ -18,9 +22,12 @@ mod per_layer;
 mod profile;
 mod progress;
 mod race;
+mod race_ab;
+mod revision;
 mod run;
 mod switches;
 mod variants;
+mod why;
 mod zoo;
 
 use crate::error::Result;
@@ -107,6 +114,9 @@ fn dispatch(cli: Cli) -> u8 {
         Command::Machine(a) => machine::run(&a),
         Command::Variants(a) => variants::run(&a),
         Command::Compare(a) => compare::run(&a),
+        Command::Check(a) => check::run(&a),
+        Command::Init(a) => init::run(&a),
+        Command::Diff(a) => diff::run(&a),
         Command::Zoo(a) => zoo::run(&a),
         Command::Conformance(a) => conformance::run(&a),
     };

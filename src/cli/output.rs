@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::report::grid::Grid;
 use crate::report::{self, Format, Look, Report, View};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
 /// Says something on stderr; if even that fails there is nobody to tell.
@@ -28,8 +28,24 @@ pub fn print(bytes: &[u8]) -> Result<()> {
 /// The format asked for: by name, by the file's ending, or the table.
 ///
 /// # Errors
-/// If the file's ending means no format.
+/// If the file's ending means no format, or the format is no text and would go to a terminal.
 pub fn format(args: &OutputArgs) -> Result<&'static Format> {
+    let format = named_format(args)?;
+    refuse_terminal(format.name, args)?;
+    Ok(format)
+}
+
+/// As [`format`], for tables that are not about layers: refuses formats that have no form for them before any work is done.
+///
+/// # Errors
+/// As [`format`], or if the format only knows layers.
+pub fn grid_format(args: &OutputArgs) -> Result<&'static Format> {
+    let format = format(args)?;
+    report::grid::takes(format.name)?;
+    Ok(format)
+}
+
+fn named_format(args: &OutputArgs) -> Result<&'static Format> {
     if let Some(name) = &args.format {
         return report::format_named(name);
     }
@@ -78,8 +94,21 @@ pub fn show_grid(grid: &Grid, args: &OutputArgs) -> Result<()> {
     }
 }
 
+/// Keeps what is no text off terminals.
+fn refuse_terminal(format: &str, args: &OutputArgs) -> Result<()> {
+    let to_stdout = args.output.as_deref().is_none_or(|p| p == Path::new("-"));
+    if report::is_binary(format) && to_stdout && std::io::stdout().is_terminal() {
+        return Err(Error::usage(format!("--format {format} is no text for a terminal"))
+            .hint(format!("write it to a file: --output layers.{format}")));
+    }
+    Ok(())
+}
+
 /// Writes a whole file or none.
-fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// If it cannot be written.
+pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = files::Output::create(path)?;
     file.write_all(bytes).map_err(|e| files::cannot_write(path, &e))?;
     file.commit()

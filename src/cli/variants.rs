@@ -30,7 +30,7 @@ const EXTERNAL_BYTES: usize = 1024;
 /// # Errors
 /// If the model or layer cannot be read, a variant is unknown or fits nothing, or something cannot be run or written.
 pub fn run(args: &VariantsArgs) -> Result<u8> {
-    output::format(&args.output)?;
+    output::grid_format(&args.output)?;
     if args.list {
         output::show_grid(&list(), &args.output)?;
         return Ok(FINE);

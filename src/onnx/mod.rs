@@ -7,5 +7,5 @@ pub mod proto;
 mod read;
 mod write;
 
-pub use read::{read, read_bytes};
+pub use read::{data_locations, read, read_bytes};
 pub use write::write;

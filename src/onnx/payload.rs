@@ -49,6 +49,13 @@ impl External {
         }
     }
 
+    /// The files used so far, by name, with their bytes.
+    pub(super) fn files(&self) -> Vec<(String, u64)> {
+        let mut files: Vec<_> = self.maps.borrow().iter().map(|(k, v)| (k.clone(), v.len() as u64)).collect();
+        files.sort();
+        files
+    }
+
     fn open(&self, location: &str) -> Result<Bytes> {
         if let Some(found) = self.maps.borrow().get(location) {
             return Ok(found.clone());

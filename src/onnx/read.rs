@@ -25,6 +25,24 @@ pub fn read(path: &Path) -> Result<ModelSpec> {
     map::map(path).and_then(|bytes| model(bytes, &External::beside(path))).map_err(|e| e.in_file(path))
 }
 
+/// Where a model's tensors lie beside its file, in the order of first use. The files themselves are not looked at.
+///
+/// # Errors
+/// If the file cannot be mapped or is not an ONNX model.
+pub fn data_locations(path: &Path) -> Result<Vec<String>> {
+    let proto = map::map(path).and_then(|bytes| decode(&bytes)).map_err(|e| e.in_file(path))?;
+    let mut out: Vec<String> = Vec::new();
+    for t in proto.graph.iter().flat_map(|g| &g.initializer) {
+        for entry in t.0.external_data.iter().filter(|e| &e.key[..] == b"location") {
+            let location = text(&entry.value);
+            if !out.contains(&location) {
+                out.push(location);
+            }
+        }
+    }
+    Ok(out)
+}
+
 /// Reads a model in memory; `base_dir` is where its external data is, if it may have any.
 ///
 /// # Errors
@@ -67,6 +85,7 @@ fn model(bytes: Bytes, external: &External) -> Result<ModelSpec> {
         metadata: pairs(&proto.metadata_props),
         notes,
         has_external_data,
+        data_files: external.files(),
         header,
     };
     inline::inline(&mut model, &functions)?;

@@ -119,6 +119,8 @@ pub struct ModelSpec {
     pub notes: Vec<String>,
     /// Whether tensors of the file lie in files beside it.
     pub has_external_data: bool,
+    /// Those files that were read: location and bytes.
+    pub data_files: Vec<(String, u64)>,
     /// What the file says that means nothing to the program, kept for writing it again.
     pub header: Header,
 }

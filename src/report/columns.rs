@@ -34,6 +34,8 @@ pub enum Cell {
     Share(f64),
     /// Attainable ÷ measured time; above 1 something is to be explained.
     Efficiency(f64),
+    /// A difference of counts.
+    Delta(i64),
     /// Yes or no.
     Flag(bool),
     /// Done inside the named row.

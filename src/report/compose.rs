@@ -2,7 +2,7 @@
 
 use super::conventions::Convention;
 use super::model::{BodyRows, ClassRow, Kind, Latency, Layer, ModelInfo, Port, Report, Time};
-use super::{findings, hierarchy, roofline};
+use super::{findings, hierarchy, live, roofline};
 use crate::analysis::{Analysis, Class, class_of};
 use crate::cost::Work;
 use crate::engine::Path;
@@ -71,6 +71,7 @@ pub fn compose(source: Source) -> Report {
         (o.stats.median > 0.0).then(|| r.stats.median / o.stats.median)
     });
     let mut layers = rows(graph, &analysis.rows);
+    live::attach(graph, &mut layers);
     let mut overhead = Vec::new();
     for profile in source.profiles {
         attribute(&mut layers, &mut overhead, graph, profile);
@@ -116,6 +117,8 @@ pub fn compose(source: Source) -> Report {
         machine: source.machine.map(|(m, _)| m.clone()),
         roofline,
         peak_resident_bytes: source.peak_resident_bytes,
+        image: live::image_sizes(graph),
+        symbolic: None,
         findings: Vec::new(),
         warnings,
     };
@@ -168,6 +171,14 @@ fn rows(graph: &Graph, analysis: &[crate::analysis::Row]) -> Vec<Layer> {
             path: hierarchy::path(node),
             op: r.op.clone(),
             class: Some(class_of(graph, node)),
+            output_name: node.outputs.first().copied().flatten().map(|v| graph.value(v).name.clone()),
+            source_elements: node
+                .inputs
+                .iter()
+                .flatten()
+                .find(|v| !graph.value(**v).is_static)
+                .and_then(|v| graph.value(*v).fact.elements())
+                .map(|n| n as u64),
             output_shape: Some(r.output_shape.clone()),
             output_dtype: r.output_dtype,
             params: r.params,

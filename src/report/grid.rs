@@ -3,7 +3,7 @@
 use super::columns::Cell;
 use super::csv::records;
 use super::people;
-use super::{Look, SCHEMA, json, markdown, table, text};
+use super::{Look, SCHEMA, json, markdown, parquet, table, text, xlsx};
 use crate::error::{Error, Result};
 
 /// A column of a grid.
@@ -56,6 +56,21 @@ pub struct Grid {
     pub extra: Vec<(String, serde_json::Value)>,
 }
 
+/// The formats that grids have.
+const FORMATS: &[&str] = &["table", "markdown", "csv", "json", "xlsx", "parquet"];
+
+/// Refuses a format that grids do not have.
+///
+/// # Errors
+/// If it is one.
+pub fn takes(format: &str) -> Result<()> {
+    if FORMATS.contains(&format) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("--format {format} has no form for this table"))
+        .hint(format!("formats here: {}", FORMATS.join(", "))))
+}
+
 /// Renders a grid in a format of the format table.
 ///
 /// # Errors
@@ -63,10 +78,18 @@ pub struct Grid {
 pub fn render(grid: &Grid, format: &str, look: &Look) -> Result<Vec<u8>> {
     match format {
         "table" => Ok(as_table(grid, look).into_bytes()),
-        "markdown" => Ok(as_markdown(grid).into_bytes()),
+        "markdown" => Ok(markdown::within_limit(as_markdown(grid), look).into_bytes()),
         "csv" => {
             let head: Vec<&str> = grid.columns.iter().map(|c| c.key.as_str()).collect();
             records(&head, &grid.rows)
+        }
+        "xlsx" => {
+            let head: Vec<&str> = grid.columns.iter().map(|c| c.key.as_str()).collect();
+            xlsx::table(grid.name, &head, &grid.rows)
+        }
+        "parquet" => {
+            let head: Vec<&str> = grid.columns.iter().map(|c| c.key.as_str()).collect();
+            Ok(parquet::table(&head, &grid.rows))
         }
         "json" => {
             let mut map = serde_json::Map::new();
@@ -88,7 +111,7 @@ pub fn render(grid: &Grid, format: &str, look: &Look) -> Result<Vec<u8>> {
             map.insert("notes".into(), grid.notes.clone().into());
             json::bytes(&map.into())
         }
-        _ => Err(Error::usage(format!("--format {format} has no form for this table"))),
+        other => takes(other).map(|()| Vec::new()),
     }
 }
 

@@ -81,6 +81,11 @@ pub(super) fn bytes(document: &Value) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A number without a fraction as an integer.
+pub(super) fn whole(v: f64) -> Value {
+    if v.fract() == 0.0 && (0.0..1.8e19).contains(&v) { json!(v as u64) } else { json!(v) }
+}
+
 fn shape(s: &Shape) -> Value {
     s.dims().map_or(Value::Null, |d| json!(d))
 }
@@ -96,6 +101,7 @@ pub(super) fn cell(c: &Cell) -> Value {
         Cell::Shape(s) => shape(s),
         Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => json!(n),
         Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) | Cell::Efficiency(v) => json!(v),
+        Cell::Delta(n) => json!(n),
         Cell::Flag(b) => json!(b),
         Cell::FusedInto(_) | Cell::Between(_) | Cell::Unknown | Cell::Blank => Value::Null,
     }

@@ -18,6 +18,23 @@ pub(super) fn escaped(text: &str) -> String {
     out
 }
 
+/// GitHub takes at most 1 MiB for a job summary; comments take less and are cut by who posts them.
+const MOST_BYTES: usize = 1 << 20;
+
+/// Cuts what is longer than a job summary may be, between lines, and says where the rest is.
+pub(super) fn within_limit(mut text: String, _look: &Look) -> String {
+    const POINTER: &str =
+        "\n…\n\nCut at 1 MiB: `--format csv` and `json` hold everything, `--top N` and `--depth N` make it shorter.\n";
+    if text.len() <= MOST_BYTES {
+        return text;
+    }
+    let most = MOST_BYTES - POINTER.len();
+    let end = text.as_bytes()[..most].iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+    text.truncate(end);
+    text.push_str(POINTER);
+    text
+}
+
 pub(super) fn line(cells: impl Iterator<Item = String>) -> String {
     let mut out = String::from("|");
     for c in cells {
@@ -28,7 +45,7 @@ pub(super) fn line(cells: impl Iterator<Item = String>) -> String {
 }
 
 /// Writes the report.
-pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
+pub fn render(report: &Report, look: &Look) -> Result<Vec<u8>> {
     let mut out = format!("## {}\n\n", escaped(&people::heading(report)));
     out.push_str("| | | |\n|:--|--:|:--|\n");
     for (name, value, remark) in people::totals(report) {
@@ -75,5 +92,5 @@ pub fn render(report: &Report, _look: &Look) -> Result<Vec<u8>> {
             out.push_str(&format!("\n{remark}\n"));
         }
     }
-    Ok(out.into_bytes())
+    Ok(within_limit(out, look).into_bytes())
 }

@@ -2,22 +2,33 @@
 //!
 //! To add a format: write a file with `pub fn render(&Report, &Look) -> Result<Vec<u8>>` and add one line to [`FORMATS`].
 
+mod benchmark;
 pub mod candidates;
 pub mod columns;
 pub mod compose;
 pub mod conventions;
 mod csv;
 mod findings;
+mod github;
+mod gitlab;
 pub mod grid;
 mod hierarchy;
 mod json;
+mod junit;
+pub mod live;
 mod markdown;
 pub mod model;
+mod model_explorer;
+mod parquet;
 mod people;
 pub mod roofline;
+mod sarif;
 mod table;
 mod text;
+mod trace;
+pub mod verdict;
 pub mod view;
+mod xlsx;
 
 pub use columns::{COLUMNS, Cell, Column};
 pub use compose::{Source, compose};
@@ -52,7 +63,23 @@ pub static FORMATS: &[Format] = &[
     Format { name: "csv", endings: &["csv"], for_people: false, render: csv::render },
     Format { name: "json", endings: &["json"], for_people: false, render: json::render },
     Format { name: "markdown", endings: &["md", "markdown"], for_people: true, render: markdown::render },
+    Format { name: "xlsx", endings: &["xlsx"], for_people: false, render: xlsx::render },
+    Format { name: "parquet", endings: &["parquet"], for_people: false, render: parquet::render },
+    Format { name: "trace", endings: &[], for_people: false, render: trace::render },
+    Format {
+        name: "github-action-benchmark",
+        endings: &[],
+        for_people: false,
+        render: benchmark::github_action_benchmark,
+    },
+    Format { name: "bencher", endings: &[], for_people: false, render: benchmark::bencher },
+    Format { name: "model-explorer", endings: &[], for_people: false, render: model_explorer::render },
 ];
+
+/// Whether a format is no text.
+pub fn is_binary(format: &str) -> bool {
+    matches!(format, "xlsx" | "parquet")
+}
 
 /// The format of a name.
 ///
@@ -72,3 +99,4 @@ pub fn format_of_ending(path: &std::path::Path) -> Option<&'static Format> {
 }
 
 pub use table::simple as simple_table;
+pub use verdict::{VERDICT_FORMATS, VerdictFormat, verdict_format};

@@ -1,7 +1,9 @@
 //! The report: everything that is told, typed, with nothing formatted.
 
 use super::conventions::Convention;
+use super::live::{Live, Sizes};
 use super::roofline::Roofline;
+use crate::analysis::symbolic::Symbolic;
 use crate::analysis::{Class, Distinct, Totals};
 use crate::cost::{Span, Traffic, Work, WorkSpan};
 use crate::engine::Path;
@@ -77,6 +79,14 @@ pub struct Layer {
     pub op: String,
     /// Class of work.
     pub class: Option<Class>,
+    /// Position of its node in the graph, where it stands for one.
+    pub id: Option<usize>,
+    /// Name of the first output.
+    pub output_name: Option<String>,
+    /// How its sizes follow others', for spreadsheets.
+    pub live: Option<Live>,
+    /// Elements of the tensor it reads first.
+    pub source_elements: Option<u64>,
     /// Shape of the first output.
     pub output_shape: Option<Shape>,
     /// Its element type.
@@ -151,6 +161,10 @@ impl Layer {
             path: Vec::new(),
             op: String::new(),
             class: None,
+            id: None,
+            output_name: None,
+            live: None,
+            source_elements: None,
             output_shape: None,
             output_dtype: None,
             params: 0,
@@ -319,6 +333,10 @@ pub struct Report {
     pub roofline: Option<Roofline>,
     /// The most memory this process has held at once.
     pub peak_resident_bytes: Option<u64>,
+    /// Sizes of the image input, where there is one.
+    pub image: Option<Sizes>,
+    /// Counts as polynomials of the free dims, where a format needs them.
+    pub symbolic: Option<Symbolic>,
     /// Plain sentences: where time and MAdds part, and why.
     pub findings: Vec<String>,
     /// Things the reader must know.

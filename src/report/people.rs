@@ -27,6 +27,8 @@ pub fn cell(c: &Cell) -> String {
         Cell::Share(v) => format!("{:.1}", v * 100.0),
         // Above its ceiling: the ceiling or the count does not tell all, and the mark says so.
         Cell::Efficiency(v) => format!("{:.1}{}", v * 100.0, if *v > 1.0 { "!" } else { "" }),
+        Cell::Delta(0) => "-".to_string(),
+        Cell::Delta(n) => format!("{}{}", if *n < 0 { "-" } else { "+" }, si(n.unsigned_abs())),
         Cell::Flag(b) => if *b { "yes" } else { "no" }.to_string(),
         Cell::FusedInto(_) => "fused".to_string(),
         Cell::Unknown => "unknown".to_string(),

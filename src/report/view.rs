@@ -131,6 +131,7 @@ fn compare(a: &Cell, b: &Cell) -> std::cmp::Ordering {
             Cell::Count(n) | Cell::AtLeast(n) | Cell::Bytes(n) | Cell::AtLeastBytes(n) => Some(*n as f64),
             Cell::Between(s) => Some(s.high.unwrap_or(s.low) as f64),
             Cell::Ms(v) | Cell::Giga(v) | Cell::Ratio(v) | Cell::Share(v) | Cell::Efficiency(v) => Some(*v),
+            Cell::Delta(n) => Some(*n as f64),
             Cell::Flag(b) => Some(f64::from(u8::from(*b))),
             Cell::Shape(s) => s.elements().map(|n| n as f64),
             _ => None,

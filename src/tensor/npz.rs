@@ -53,7 +53,7 @@ pub fn read_from(source: impl Read + Seek) -> Result<Vec<(String, Tensor)>> {
         if entry.is_dir() {
             continue;
         }
-        let file = entry.name().to_string();
+        let file = entry.name().map_err(|e| broken(&e))?.into_owned();
         let name = file.strip_suffix(".npy").unwrap_or(&file).to_string();
         let tensor = read_npy(&mut entry).map_err(|e| in_array(&e, &name))?;
         out.push((name, tensor));

@@ -248,6 +248,7 @@ fn wrap(
         metadata: Vec::new(),
         notes: Vec::new(),
         has_external_data: false,
+        data_files: Vec::new(),
         header: Header::default(),
     }
 }

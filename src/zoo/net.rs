@@ -249,6 +249,7 @@ impl Net {
             metadata: vec![("zoo".into(), name.into())],
             notes: Vec::new(),
             has_external_data: false,
+            data_files: Vec::new(),
             header: Header::default(),
         }
     }
