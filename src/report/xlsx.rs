@@ -293,16 +293,15 @@ fn figure_formulas(l: &Layer, live: &Live, row: u32, at: &dyn Fn(From, char) -> 
             (params, if l.work.madds == 0 { zero() } else { None })
         }
     };
-    let other = match l.work.other_flops {
-        0 => zero(),
-        n => per(n, live.now.elements()).map(|p| times(p, &own)).or_else(|| {
-            // Of what is read, for reductions; the source's sizes are those that give a whole number.
+    let other = match (l.work.other_flops, &live.shape) {
+        (0, _) => zero(),
+        // A reduction works on what it reads.
+        (n, Shape::Global) => (|| {
             let f = source?;
             let all = format!("{}*{}*{}*{}", at(f, 'C')?, at(f, 'D')?, at(f, 'E')?, at(f, 'F')?);
-            matches!(live.shape, Shape::Global).then_some(())?;
-            let elements = l.source_elements.filter(|e| *e > 0 && n.is_multiple_of(*e))?;
-            Some(times(n / elements, &all))
-        }),
+            per(n, l.source_elements?).map(|p| times(p, &all))
+        })(),
+        (n, _) => per(n, live.now.elements()).map(|p| times(p, &own)),
     };
     [params, madds, other]
 }
