@@ -155,13 +155,19 @@ fn latency_is_judged_against_itself_and_never_alone() {
     };
     const SMALL: &str = "mobilenet_v2@res=32,width=0.25";
     let latency = |against: &str, growth: &str| limit(SMALL, against, growth);
-    // Far beyond any noise, in both directions.
-    check(dir.path(), &latency(&format!("against = \"{SMALL}\""), "900%"), 0, &["--quiet"]);
-    let slower = limit("mobilenet_v2@res=96", &format!("against = \"{SMALL}\""), "5%");
-    let (out, _) = check(dir.path(), &slower, 1, &["--quiet"]);
-    assert!(out.contains("this runner's noise"), "{out}");
+    // Far beyond any noise, in both directions. A busy machine may hide the answer; it never turns it round (with a release build
+    // fixtures/gate.py wants the answer itself).
+    let told = |toml: &str, answer: i32| {
+        fs::write(dir.path().join("madd-prof.toml"), toml).unwrap();
+        let (code, out, err) = told(&run_in(dir.path(), &["check", "--quiet"]));
+        assert!(code == Some(answer) || code == Some(3), "{toml}: {code:?} {out}{err}");
+        let says = if code == Some(3) { "A/A" } else { "this runner's noise" };
+        assert!(out.contains(says) || out.contains("too few rounds"), "{out}");
+    };
+    told(&latency(&format!("against = \"{SMALL}\""), "900%"), 0);
+    told(&limit("mobilenet_v2@res=96", &format!("against = \"{SMALL}\""), "5%"), 1);
     let program = env!("CARGO_BIN_EXE_madd-prof").replace('\\', "/");
-    check(dir.path(), &latency(&format!("build = \"{program}\""), "900%"), 0, &["--quiet"]);
+    told(&latency(&format!("build = \"{program}\""), "900%"), 0);
     let (out, _) = check(dir.path(), &latency("against = \"mobilenet_v2@res=32\"", "5%"), 0, &["--no-latency"]);
     assert!(out.contains("0 limits"), "{out}");
     let (_, err) = check(dir.path(), &latency("build = \"no/such/program\"", "5%"), 2, &[]);
@@ -251,7 +257,10 @@ fn examples_of_help_work() {
         let (_, help, _) = told(&run_in(dir.path(), &[command, "--help"]));
         let examples = help.lines().skip_while(|l| !l.starts_with("Examples:")).skip(1).take_while(|l| !l.is_empty());
         for line in examples {
-            let words = line.trim().split("  ").next().unwrap().trim().strip_prefix("madd-prof ").unwrap();
+            // A long line goes on in the next.
+            let Some(words) = line.trim().split("  ").next().unwrap().trim().strip_prefix("madd-prof ") else {
+                continue;
+            };
             let mut args: Vec<&str> = words.split_whitespace().collect();
             if words.contains("main:") && !has_git {
                 continue;

@@ -521,10 +521,10 @@ fn bind<T: Clone + PartialEq>(into: &mut BTreeMap<String, T>, given: &[(String, 
 /// What `check --help` adds.
 pub const CHECK_HELP: &str = "\
 Examples:
-  madd-prof init model.onnx resnet18                         begin: a commented madd-prof.toml with the present figures
-  madd-prof check                                            all budgets of madd-prof.toml, here or in a folder above
-  madd-prof check classifier --why                           one budget; the layers responsible, and what would fit
-  madd-prof check --update-baseline                          the present figures become what growth is held against
+  madd-prof init model.onnx resnet18      begin: a commented madd-prof.toml with the present figures
+  madd-prof check                         all budgets of madd-prof.toml, here or in a folder above
+  madd-prof check classifier --why        one budget; the layers responsible, and what would fit
+  madd-prof check --update-baseline       the present figures become what growth is held against
   madd-prof check --format github --also junit=b.xml --also sarif=b.sarif
 
 In madd-prof.toml:
