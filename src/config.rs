@@ -34,7 +34,16 @@ pub struct Config {
     pub budgets: Vec<Table>,
     /// The file's text, to find lines in.
     pub text: String,
+    /// Every key that is set, with its value as it stands in the file.
+    pub set: Vec<(String, String)>,
 }
+
+/// Every key the file can hold, and what it does.
+pub const KEYS: &[(&str, &str)] = &[
+    ("ops", "cost rules for operators of your own: [ops.\"domain::Name\"] madds, other_flops, inputs, outputs, shapes"),
+    ("check", "what holds for all budgets of `check`"),
+    ("budget", "what models may cost: [[budget]] with a model and its limits"),
+];
 
 impl Config {
     /// Reads the given file, or the first found in `from` and the folders above; an empty one if there is none.
@@ -68,16 +77,26 @@ impl Config {
                         if op.is_empty() {
                             return Err(at(Error::input("names no operator")).hint("write [ops.\"my.domain::MyOp\"]"));
                         }
+                        for (k, v) in table_of(rule, name)? {
+                            config.set.push((format!("ops.\"{name}\".{k}"), shown(v)));
+                        }
                         let rule = rule_of(table_of(rule, name)?).map_err(at)?;
                         let domain = if domain == "ai.onnx" { "" } else { domain };
                         config.rules.0.insert((domain.to_string(), op.to_string()), Arc::new(rule));
                     }
                 }
-                "check" => config.check = table_of(value, "check")?.clone(),
+                "check" => {
+                    config.check = table_of(value, "check")?.clone();
+                    config.set.extend(config.check.iter().map(|(k, v)| (format!("check.{k}"), shown(v))));
+                }
                 "budget" => {
                     let wrong = || Error::input("'budget' must be a list of tables").hint("write [[budget]]");
                     for b in value.as_array().ok_or_else(wrong)? {
-                        config.budgets.push(b.as_table().ok_or_else(wrong)?.clone());
+                        let b = b.as_table().ok_or_else(wrong)?;
+                        config.set.extend(
+                            b.iter().map(|(k, v)| (format!("budget.{}.{k}", config.budgets.len() + 1), shown(v))),
+                        );
+                        config.budgets.push(b.clone());
                     }
                 }
                 _ => return Err(unknown(key, &["ops", "check", "budget"])),
@@ -90,6 +109,18 @@ impl Config {
 
 pub(crate) fn unknown(key: &str, known: &[&str]) -> Error {
     Error::input(format!("there is no setting '{key}'")).hint(format!("settings here: {}", known.join(", ")))
+}
+
+/// A value as it stands in the file, near enough.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(s) => format!("{s:?}"),
+        Value::Integer(n) => n.to_string(),
+        Value::Float(n) => n.to_string(),
+        Value::Boolean(b) => b.to_string(),
+        Value::Array(list) => format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(", ")),
+        _ => "{…}".to_string(),
+    }
 }
 
 pub(crate) fn table_of<'a>(value: &'a Value, name: &str) -> Result<&'a Table> {

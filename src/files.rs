@@ -5,12 +5,14 @@ use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use tempfile::NamedTempFile;
 
 /// A file being written; it takes its place at [`Output::commit`], and vanishes when dropped before.
 #[derive(Debug)]
 pub struct Output {
     file: BufWriter<NamedTempFile>,
+    _unfinished: Unfinished,
     target: PathBuf,
     /// The target is a pipe or device: it is written to, never replaced.
     special: bool,
@@ -32,6 +34,33 @@ impl Folder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.0.path()
+    }
+}
+
+/// Temporary files of outputs that are being written.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Keeps a temporary file in the list while it is one.
+#[derive(Debug)]
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn new(path: &Path) -> Unfinished {
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_path_buf());
+        Unfinished(path.to_path_buf())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|p| *p != self.0);
+    }
+}
+
+/// Removes what is half written. For a process that is about to end without unwinding.
+pub fn abandon() {
+    for path in UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -77,7 +106,8 @@ impl Output {
             builder.permissions(std::fs::Permissions::from_mode(mode));
         }
         let temp = builder.tempfile_in(folder).map_err(|e| cannot_write(path, &e))?;
-        Ok(Output { file: BufWriter::with_capacity(1 << 16, temp), target, special })
+        let _unfinished = Unfinished::new(temp.path());
+        Ok(Output { file: BufWriter::with_capacity(1 << 16, temp), _unfinished, target, special })
     }
 
     /// Puts the finished file in its place.
@@ -85,7 +115,7 @@ impl Output {
     /// # Errors
     /// If the last bytes cannot be written or the file cannot be renamed.
     pub fn commit(self) -> Result<()> {
-        let Output { file, target, special } = self;
+        let Output { file, target, special, _unfinished } = self;
         let finish = || -> io::Result<()> {
             let mut temp = file.into_inner().map_err(io::IntoInnerError::into_error)?;
             if special {

@@ -3,14 +3,26 @@
 use crate::ir::{Graph, ValueId};
 use crate::ops::Access;
 
-/// The peak of live activation bytes over the graph's order: at each node its inputs, its outputs and everything needed later.
-/// Views share their input's memory; weights and other static values do not count. `None` when a size is unknown.
+/// The peak of [`live_bytes`], or of the graph's inputs where it has no nodes.
 pub fn peak_activation_bytes(graph: &Graph) -> Option<u64> {
     peak_activation(graph).map(|(bytes, _)| bytes)
 }
 
 /// The peak with the position of the node at which it is first met; `None` in place of the position: before any node runs.
 pub fn peak_activation(graph: &Graph) -> Option<(u64, Option<usize>)> {
+    let inputs = graph.inputs().iter().try_fold(0u64, |sum, &v| sum.checked_add(graph.value(v).fact.bytes()?))?;
+    let (mut peak, mut at) = (inputs, None);
+    for (i, bytes) in live_bytes(graph)?.into_iter().enumerate() {
+        if bytes > peak {
+            (peak, at) = (bytes, Some(i));
+        }
+    }
+    Some((peak, at))
+}
+
+/// Live activation bytes while each node runs, in the graph's order: its inputs, its outputs and everything needed later.
+/// Views share their input's memory; weights and other static values do not count. `None` when a size is unknown.
+pub fn live_bytes(graph: &Graph) -> Option<Vec<u64>> {
     let n = graph.values().len();
     // Views resolve to the value whose memory they show.
     let mut root: Vec<usize> = (0..n).collect();
@@ -53,13 +65,14 @@ pub fn peak_activation(graph: &Graph) -> Option<(u64, Option<usize>)> {
             add(*v, i + 1)?;
         }
     }
-    let (mut live, mut peak, mut at) = (0u64, 0u64, None);
+    let mut live = 0u64;
+    let mut out = Vec::with_capacity(nodes.len());
     for (slot, (b, d)) in born.iter().zip(&dead).enumerate() {
         live = live.checked_add(*b)?;
-        if live > peak {
-            (peak, at) = (live, slot.checked_sub(1));
+        if slot > 0 {
+            out.push(live);
         }
         live -= d;
     }
-    Some((peak, at))
+    Some(out)
 }

@@ -14,7 +14,7 @@ pub use class::{Class, class_of};
 pub use demand::{Demand, Demands};
 pub use distinct::{Copied, Distinct, distinct};
 pub use executed::{Ledger, execute};
-pub use liveness::{peak_activation, peak_activation_bytes};
+pub use liveness::{live_bytes, peak_activation, peak_activation_bytes};
 pub use operands::{Operands, operands_of};
 pub use params::{Excluded, ParamCount, Why, learned};
 pub use verify::{Mismatch, Verified, verify};

@@ -55,9 +55,13 @@ Environment:
   MADD_PROF_ISA    caps the instruction set of the optimized path: portable, neon, avx2 or avx512
   MADD_PROF_CACHE  folder for probed ceilings and tuned choices (default: madd-prof in XDG_CACHE_HOME or ~/.cache; empty: keep none)
   COLUMNS          width of tables (default: the terminal's, 120 in a pipe)
-  NO_COLOR         no colours in help and messages (tables never have any)
+  NO_COLOR         no colours; also CLICOLOR=0 and TERM=dumb. FORCE_COLOR=1 or CLICOLOR_FORCE=1: colours also in a pipe
+  `madd-prof knobs` lists all settings with their values and where those come from.
 
-Exit codes: 0 fine, 1 a check failed (check, count --verify, --min-coverage), 2 usage or input error, 3 check cannot tell.";
+Ctrl-C while measuring ends after the current run and reports what was measured so far; a second one ends at once.
+
+Exit codes: 0 fine, 1 a check failed (check, count --verify, --min-coverage), 2 usage or input error, 3 check cannot tell,
+130 interrupted.";
 
 /// Subcommands.
 #[derive(Debug, Subcommand)]
@@ -86,6 +90,12 @@ pub enum Command {
     Diff(DiffArgs),
     /// Built-in networks: list them, show one, export one as .onnx
     Zoo(ZooArgs),
+    /// List every environment variable and key of madd-prof.toml with its value and where that comes from
+    Knobs(KnobsArgs),
+    /// Print a shell's completions: bash, elvish, fish, powershell or zsh
+    Completions(CompletionsArgs),
+    /// Print the man page, or write one per command into a folder
+    Man(ManArgs),
     /// Run a folder of cases on both paths (for the project's own conformance test)
     #[command(hide = true)]
     Conformance(ConformanceArgs),
@@ -107,6 +117,9 @@ pub fn command_names() -> Vec<&'static str> {
         "init",
         "diff",
         "zoo",
+        "knobs",
+        "completions",
+        "man",
         "conformance",
     ];
     debug_assert!(Cli::command().get_subcommands().all(|c| names.contains(&c.get_name())));
@@ -159,6 +172,9 @@ pub struct ViewArgs {
     /// Sum rows by module path to this depth (names split at '/' and '.')
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     pub depth: Option<usize>,
+    /// Show each module above its rows, with its sums; with --depth, modules to that depth only
+    #[arg(long, conflicts_with_all = ["sort", "top"])]
+    pub modules: bool,
     /// Show repeated blocks one by one instead of folding them (×N)
     #[arg(long)]
     pub all: bool,
@@ -166,6 +182,10 @@ pub struct ViewArgs {
     /// madds-useful, madds-weights
     #[arg(long, value_name = "NAMES")]
     pub convention: Option<String>,
+    /// Join what another runtime measured with the counts: ONNX Runtime's profiling JSON, OpenVINO's benchmark_app report,
+    /// TensorRT's trtexec profile, TFLite's op-profile CSV or PyTorch's trace of this model
+    #[arg(long, value_name = "FILE")]
+    pub import_profile: Option<PathBuf>,
     /// Fail (exit code 2) if the cost of any node is unknown
     #[arg(long)]
     pub strict: bool,
@@ -224,6 +244,13 @@ impl Paths {
             Paths::Both => vec![engine::Path::Reference, engine::Path::Optimized],
         }
     }
+}
+
+/// Other runtimes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Runtime {
+    /// ONNX Runtime on its CPU provider
+    Ort,
 }
 
 /// A single kernel path.
@@ -300,6 +327,9 @@ pub struct BenchArgs {
     pub model: ModelArgs,
     #[command(flatten)]
     pub measure: MeasureArgs,
+    /// Also run another runtime in turns with our paths: ONNX Runtime, from its shared library (needs a build with --features ort)
+    #[arg(long, value_enum)]
+    pub runtime: Option<Runtime>,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -669,6 +699,31 @@ pub enum ZooCommand {
     },
 }
 
+/// `knobs`.
+#[derive(Debug, Args)]
+pub struct KnobsArgs {
+    /// Settings to read (default: madd-prof.toml here or in a folder above)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// A folder that gets madd-prof.1 and a page for each command
+    #[arg(long, short, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+}
+
 /// `conformance`.
 #[derive(Debug, Args)]
 pub struct ConformanceArgs {
@@ -815,6 +870,49 @@ mod tests {
     fn clap_accepts_the_definition() {
         Cli::command().debug_assert();
         assert_eq!(command_names().len(), Cli::command().get_subcommands().count());
+    }
+
+    /// The words of a command as a shell sees them; what follows two spaces is said about it.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.trim().strip_prefix("$ ").unwrap_or(line.trim());
+        let (mut out, mut word, mut quoted) = (Vec::new(), String::new(), false);
+        for (i, c) in line.char_indices() {
+            match c {
+                '"' => quoted = !quoted,
+                ' ' if !quoted && line[i..].starts_with("  ") => break,
+                ' ' if !quoted => out.push(std::mem::take(&mut word)),
+                c => word.push(c),
+            }
+        }
+        out.push(word);
+        out.retain(|w| !w.is_empty());
+        out
+    }
+
+    #[test]
+    fn every_documented_command_parses() {
+        let mut help = Cli::command();
+        let mut texts = vec![include_str!("../../README.md").to_string(), include_str!("../../GUIDE.md").to_string()];
+        texts.push(help.render_long_help().to_string());
+        texts.extend(help.get_subcommands_mut().map(|c| c.render_long_help().to_string()));
+        let mut seen = 0;
+        for line in texts.iter().flat_map(|t| t.lines()) {
+            let line = line.strip_prefix("    ").or(line.strip_prefix("  ")).unwrap_or_default();
+            if !line.trim_start_matches("$ ").starts_with("madd-prof ") {
+                continue;
+            }
+            let words = words(line);
+            // Synopses, not commands.
+            if words.iter().any(|w| w.contains(['[', '|', '…', '<']) || w == "MODEL" || w == "COMMAND") {
+                continue;
+            }
+            let given = super::super::with_default_command(words.iter().map(Into::into).collect());
+            if let Err(e) = Cli::command().try_get_matches_from(given) {
+                assert!(!e.use_stderr(), "{line}: {e}");
+            }
+            seen += 1;
+        }
+        assert!(seen > 40, "only {seen} commands were found");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{CHECK_FAILED, FINE, load, note, output, progress::Progress};
 use crate::analysis::{self, Analysis};
 use crate::error::{Error, Result};
 use crate::ir::Model;
+use crate::measure::import::{self, Joined};
 use crate::report::conventions::{self, Convention};
 use crate::report::{Source, compose};
 use crate::tensor::Tensor;
@@ -40,6 +41,8 @@ pub fn run(args: &CountArgs) -> Result<u8> {
     }
     let lenses = args.lens.as_deref().map_or(Ok(Vec::new()), |names| crate::lens::look(names, &model, &analysis))?;
     // The proof may take a while and may fail: the report comes first, unless it is for a machine that wants the warnings.
+    let imported = imported(&args.view, &model)?;
+    let profiles: Vec<_> = imported.iter().map(Joined::profile).collect();
     let distinct = args.distinct.then(|| analysis::distinct(&analysis.params)).transpose()?;
     let mut report = compose(Source {
         command: "count",
@@ -47,7 +50,8 @@ pub fn run(args: &CountArgs) -> Result<u8> {
         path: loaded.path,
         model: &model,
         analysis: &analysis,
-        profiles: &[],
+        profiles: &profiles,
+        imported,
         latency: Vec::new(),
         paired_speedup: None,
         machine: None,
@@ -97,6 +101,15 @@ pub fn settle(quiet: bool, model: &Model, analysis: &mut Analysis, inputs: &[Ten
     })?;
     analysis.settle(&model.graph, &ledger);
     Ok(())
+}
+
+/// What another runtime measured, joined with the model.
+///
+/// # Errors
+/// If the file is no profile.
+pub fn imported(view: &ViewArgs, model: &Model) -> Result<Option<Joined>> {
+    let import = view.import_profile.as_deref().map(import::read).transpose()?;
+    Ok(import.map(|i| i.join(&model.graph)))
 }
 
 /// The exit code of `--min-coverage`; says on stderr what fell short.

@@ -3,11 +3,13 @@
 //! Results go to stdout (or `--output`), everything else to stderr. Exit codes: 0 fine, 1 a check failed, 2 usage or input error, 3 `check` cannot
 //! tell.
 
+mod about;
 mod args;
 mod bench;
 mod break_even;
 mod budget;
 mod check;
+mod colour;
 mod compare;
 mod conformance;
 mod count;
@@ -15,6 +17,7 @@ mod diff;
 mod formulas;
 mod init;
 mod kernels;
+mod knobs;
 mod load;
 mod machine;
 mod output;
@@ -31,9 +34,10 @@ mod why;
 mod zoo;
 
 use crate::error::Result;
+use crate::measure::interrupt;
 use args::{Cli, Command};
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -44,6 +48,9 @@ const FINE: u8 = 0;
 const CHECK_FAILED: u8 = 1;
 /// The request or its input was wrong, or could not be carried out.
 const FAILED: u8 = 2;
+
+/// Stopped from outside, as shells count it: 128 and the number of the signal.
+const INTERRUPTED: u8 = 130;
 
 /// Stack for the thread that works: models nest subgraphs, and reference kernels recurse into them.
 const STACK_BYTES: usize = 64 << 20;
@@ -63,11 +70,16 @@ pub fn main() -> ExitCode {
             env!("CARGO_PKG_VERSION")
         ));
     }));
-    let arguments = with_default_command(std::env::args_os().collect());
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if about::asks_for_long_version(&arguments) {
+        return ExitCode::from(finish(output::print(about::long_version().as_bytes()).map(|()| FINE)));
+    }
+    let cli = match parse(with_default_command(arguments)) {
         Ok(cli) => cli,
         Err(e) => return ExitCode::from(explain(&e)),
     };
+    // Without a handler the system ends the process, which leaves a temporary file at worst.
+    let _ = ctrlc::set_handler(interrupted);
     let worker = std::thread::Builder::new().name("madd-prof".into()).stack_size(STACK_BYTES);
     let code = match worker.spawn(move || dispatch(cli)) {
         // A panic has already been reported by the hook.
@@ -78,6 +90,24 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(code)
+}
+
+/// What Ctrl-C does: measuring comes to an early end and tells what it has, everything else ends at once and leaves nothing half written.
+fn interrupted() {
+    if interrupt::ask() {
+        note(false, "stopping after this run; what was measured so far follows (Ctrl-C again: stop at once)");
+    } else {
+        crate::files::abandon();
+        std::process::exit(i32::from(INTERRUPTED));
+    }
+}
+
+/// Parses, with help and messages in colour where that is wanted.
+fn parse(arguments: Vec<OsString>) -> std::result::Result<Cli, clap::Error> {
+    let choice = |wanted| if wanted { clap::ColorChoice::Always } else { clap::ColorChoice::Never };
+    let colour = choice(colour::on_stdout() && colour::on_stderr());
+    let matches = Cli::command().color(colour).try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches)
 }
 
 /// `madd-prof MODEL…` means `madd-prof profile MODEL…`.
@@ -118,6 +148,9 @@ fn dispatch(cli: Cli) -> u8 {
         Command::Init(a) => init::run(&a),
         Command::Diff(a) => diff::run(&a),
         Command::Zoo(a) => zoo::run(&a),
+        Command::Knobs(a) => knobs::run(&a),
+        Command::Completions(a) => about::completions(&a),
+        Command::Man(a) => about::man(&a),
         Command::Conformance(a) => conformance::run(&a),
     };
     finish(result)
@@ -125,6 +158,7 @@ fn dispatch(cli: Cli) -> u8 {
 
 fn finish(result: Result<u8>) -> u8 {
     match result {
+        Ok(FINE) if interrupt::asked() => INTERRUPTED,
         Ok(code) => code,
         Err(e) => {
             output::complain(&format!("error: {e}"));
@@ -143,6 +177,6 @@ fn width() -> usize {
 /// Writes notes to stderr, unless told to be quiet.
 fn note(quiet: bool, text: &str) {
     if !quiet {
-        let _ = writeln!(std::io::stderr().lock(), "note: {text}");
+        let _ = writeln!(std::io::stderr().lock(), "{}", colour::marked(&format!("note: {text}")));
     }
 }

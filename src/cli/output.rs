@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// Says something on stderr; if even that fails there is nobody to tell.
 pub fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", super::colour::marked(text));
 }
 
 /// Writes results to stdout. A reader that went away is fine.
@@ -23,6 +23,14 @@ pub fn print(bytes: &[u8]) -> Result<()> {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::run(format!("stdout cannot be written: {e}"))),
         _ => Ok(()),
     }
+}
+
+/// Writes a rendered report to stdout, tables in colour where that is wanted.
+fn print_as(format: &Format, bytes: &[u8]) -> Result<()> {
+    if format.name != "table" || !super::colour::on_stdout() {
+        return print(bytes);
+    }
+    print(super::colour::table(&String::from_utf8_lossy(bytes)).as_bytes())
 }
 
 /// The format asked for: by name, by the file's ending, or the table.
@@ -72,13 +80,14 @@ pub fn show(report: Report, view: Option<&ViewArgs>, args: &OutputArgs) -> Resul
         top: view.and_then(|v| v.top),
         group_blocks: format.for_people && view.is_some_and(|v| !v.all),
         hide_static: format.for_people && view.is_some_and(|v| !v.all),
+        modules: view.is_some_and(|v| v.modules),
         show_bodies: format.for_people && view.is_some_and(|v| v.depth.is_none()),
     };
     let report = report::view(report, &how)?;
     let bytes = (format.render)(&report, &Look { width: super::width() })?;
     match &args.output {
         Some(path) if path != Path::new("-") => save(path, &bytes),
-        _ => print(&bytes),
+        _ => print_as(format, &bytes),
     }
 }
 
@@ -87,10 +96,11 @@ pub fn show(report: Report, view: Option<&ViewArgs>, args: &OutputArgs) -> Resul
 /// # Errors
 /// If the format has no form for it, or the result cannot be written.
 pub fn show_grid(grid: &Grid, args: &OutputArgs) -> Result<()> {
-    let bytes = report::grid::render(grid, format(args)?.name, &Look { width: super::width() })?;
+    let format = format(args)?;
+    let bytes = report::grid::render(grid, format.name, &Look { width: super::width() })?;
     match &args.output {
         Some(path) if path != Path::new("-") => save(path, &bytes),
-        _ => print(&bytes),
+        _ => print_as(format, &bytes),
     }
 }
 

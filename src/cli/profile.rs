@@ -7,6 +7,7 @@ use crate::analysis;
 use crate::engine::Path;
 use crate::error::Result;
 use crate::measure::host::Host;
+use crate::measure::interrupt;
 use crate::measure::profile::{Prepared, profile};
 use crate::measure::{Policy, WallClock};
 use crate::report::{Source, compose};
@@ -34,6 +35,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
     for text in &model.notes {
         note(quiet, text);
     }
+    let imported = count::imported(&args.view, &model)?;
     let paths = args.measure.path.list();
     let mut warnings = load::conditions(&args.measure);
     load::check_memory(&analysis, 2)?;
@@ -44,6 +46,10 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
     let ceilings = if paths.contains(&Path::Optimized) { load::ceilings(Want::Any, quiet) } else { None };
     let mut profiles = Vec::new();
     for path in paths {
+        if interrupt::asked() && !profiles.is_empty() {
+            warnings.push(format!("interrupted: the {} path was not measured", path.name()));
+            break;
+        }
         let progress = Progress::new(&format!("{}: preparing", path.name()), quiet);
         progress.spin();
         let start = Instant::now();
@@ -75,6 +81,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
     for text in &warnings {
         note(quiet, text);
     }
+    profiles.extend(imported.iter().map(|j| j.profile()));
     let report = compose(Source {
         command: "profile",
         name: loaded.name,
@@ -87,6 +94,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         host: Some(Host::read()),
         machine: ceilings.as_ref().map(|(m, age)| (m, *age)),
         steps: Vec::new(),
+        imported,
         peak_resident_bytes: None,
         conventions,
         lenses: Vec::new(),

@@ -19,7 +19,9 @@ pub struct Progress {
 impl Progress {
     /// Progress of `what`.
     pub fn new(what: &str, quiet: bool) -> Progress {
-        let wanted = !quiet && std::io::stderr().is_terminal();
+        // A terminal that cannot move its cursor would get a line per step.
+        let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+        let wanted = !quiet && !dumb && std::io::stderr().is_terminal();
         Progress { start: Instant::now(), what: what.to_string(), wanted, bar: RefCell::new(None) }
     }
     /// For work that cannot say how far it is: a spinner that appears by itself if the work takes long.
@@ -43,7 +45,7 @@ impl Progress {
         let mut bar = self.bar.borrow_mut();
         let bar = bar.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr_with_hz(10));
-            if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {percent:>3} % {elapsed}") {
+            if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {percent:>3} % {elapsed}, {eta} left") {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_message(self.what.clone());

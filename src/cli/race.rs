@@ -8,7 +8,7 @@ use crate::engine::{Path, Session};
 use crate::error::Result;
 use crate::ir::Model;
 use crate::machine::Ceilings;
-use crate::measure::{Policy, Samples, Stats, WallClock, host, paired, sample};
+use crate::measure::{Policy, Samples, Stats, WallClock, host, interrupt, paired, sample};
 use crate::report::candidates::{Candidate, Predicted, Spent, Switching, Timing, predict};
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub fn race(runners: &mut [Runner], args: &RaceArgs, usual: Paths, quiet: bool) 
     for path in paths {
         let mut start = 1;
         let mut first_stats = None;
-        while start < runners.len() || (start == 1 && first_stats.is_none()) {
+        while !interrupt::asked() && (start < runners.len() || (start == 1 && first_stats.is_none())) {
             let mut end = start;
             let mut bytes = runners.first().map_or(0, Runner::bytes);
             while end < runners.len()
@@ -116,6 +116,7 @@ pub fn race(runners: &mut [Runner], args: &RaceArgs, usual: Paths, quiet: bool) 
                 match path {
                     Path::Reference => runners[i].candidate.reference = timing,
                     Path::Optimized => runners[i].candidate.optimized = timing,
+                    Path::Runtime => {}
                 }
             }
             start = end.max(start + 1);

@@ -59,6 +59,21 @@ pub fn place(requests: &[Request]) -> (Vec<usize>, usize) {
     (offsets, total)
 }
 
+/// Bytes alive during each of `steps` steps. What is alive after the last one (results) is alive in it.
+pub fn alive(requests: &[Request], steps: usize) -> Vec<u64> {
+    let mut change = vec![0i64; steps + 1];
+    for r in requests.iter().filter(|_| steps > 0) {
+        let bytes = (r.len.next_multiple_of(LINE) * 4) as i64;
+        change[r.first.min(steps - 1)] += bytes;
+        change[(r.last + 1).clamp(1, steps)] -= bytes;
+    }
+    let running = change.iter().scan(0i64, |sum, c| {
+        *sum += c;
+        Some(u64::try_from(*sum).unwrap_or(0))
+    });
+    running.take(steps).collect()
+}
+
 /// The memory.
 pub struct Arena {
     memory: Pages,
@@ -111,6 +126,9 @@ mod tests {
         for i in 0..199 {
             assert_ne!(offsets[i], offsets[i + 1]);
         }
+        let live = alive(&chain, 200);
+        assert!(live[1..].iter().all(|&b| b == 2 * 112 * 4) && live[0] == 112 * 4, "{live:?}");
+        assert_eq!(alive(&chain[..1], 0), [0u64; 0]);
         let mixed: Vec<Request> =
             (0..40).map(|i| Request { len: 1 + i * 37 % 200, first: i * 13 % 30, last: i * 13 % 30 + i % 7 }).collect();
         let (offsets, _) = place(&mixed);

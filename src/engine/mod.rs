@@ -17,7 +17,7 @@ mod planner;
 mod prepare;
 mod reference;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ir::{Graph, NodeId};
 use crate::simd::Isa;
 use crate::tensor::Tensor;
@@ -30,6 +30,8 @@ pub enum Path {
     Reference,
     /// Vector kernels.
     Optimized,
+    /// Another runtime, whose times were measured or read from its profile.
+    Runtime,
 }
 
 impl Path {
@@ -38,6 +40,7 @@ impl Path {
         match self {
             Path::Reference => "reference",
             Path::Optimized => "optimized",
+            Path::Runtime => "runtime",
         }
     }
 }
@@ -81,6 +84,8 @@ pub struct Step {
     pub detail: String,
     /// Why faster kernels declined, where one did.
     pub declined: Vec<String>,
+    /// Bytes of the arena's buffers that hold something while the step runs; `None` where no memory is planned.
+    pub live_bytes: Option<u64>,
 }
 
 /// A graph prepared to run.
@@ -111,6 +116,7 @@ impl Session {
         Ok(Session(match options.path {
             Path::Reference => Box::new(reference::Reference::new(graph)?),
             Path::Optimized => Box::new(plan::Plan::new(graph, options)?),
+            Path::Runtime => return Err(Error::unsupported("another runtime's path cannot be prepared here")),
         }))
     }
     /// The plan's steps, in execution order.

@@ -462,6 +462,9 @@ pub(super) fn draw(graph: &Graph, options: &Options, statics: &interp::Statics, 
     let request = |&b: &usize| Request { len: p.buffers[b].len, first: p.buffers[b].first, last: p.buffers[b].last };
     let requests: Vec<Request> = wholes.iter().map(request).collect();
     let (offsets, total) = arena::place(&requests);
+    for (step, bytes) in p.steps.iter_mut().zip(arena::alive(&requests, end)) {
+        step.live_bytes = Some(bytes);
+    }
     let mut starts = vec![0; p.buffers.len()];
     wholes.iter().zip(offsets).for_each(|(&b, at)| starts[b] = at);
     let ranges: Vec<Range<usize>> = (p.buffers.iter().zip(&starts))

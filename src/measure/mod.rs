@@ -1,6 +1,9 @@
 //! What it did cost: clocks, statistics, repetition until the answer is steady, and per-step times that sum to the whole.
 
 pub mod clock;
+pub mod import;
+pub mod interrupt;
+pub mod onnxruntime;
 pub mod profile;
 pub mod sample;
 pub mod stats;

@@ -49,6 +49,7 @@ impl Subject for Prepared {
             kernel: s.kernel.clone(),
             covers: s.covers.clone(),
             declined: s.declined.clone(),
+            live_bytes: s.live_bytes,
             seconds: 0.0,
         };
         self.session.steps().iter().map(step).collect()
@@ -84,6 +85,8 @@ pub struct StepTime {
     pub covers: Vec<NodeId>,
     /// Why faster kernels declined.
     pub declined: Vec<String>,
+    /// Bytes of the arena that hold something while it runs, where memory is planned.
+    pub live_bytes: Option<u64>,
     /// Its share of the median run.
     pub seconds: f64,
 }
@@ -240,6 +243,7 @@ mod tests {
             kernel: "k".into(),
             covers: vec![],
             declined: vec![],
+            live_bytes: None,
             seconds,
         };
         let mut subject = fake::FakeSubject {

@@ -4,6 +4,7 @@
 //! frequency, neighbours) falls on all of them alike. A subject much faster than the slowest runs several times per round.
 
 use super::clock::Clock;
+use super::interrupt;
 use super::stats::Stats;
 use crate::error::Result;
 
@@ -35,6 +36,8 @@ pub enum Stop {
     TimeLimit,
     /// The largest number of runs.
     MaxRuns,
+    /// Somebody asked for an early end.
+    Interrupted,
 }
 
 impl Stop {
@@ -44,6 +47,7 @@ impl Stop {
             Stop::Steady => "steady",
             Stop::TimeLimit => "time limit",
             Stop::MaxRuns => "run limit",
+            Stop::Interrupted => "interruption",
         }
     }
 }
@@ -81,6 +85,7 @@ pub fn sample(
     run: &mut dyn FnMut(usize) -> Result<()>,
     tell: &mut dyn FnMut(f64),
 ) -> Result<Vec<Samples>> {
+    let _sampling = interrupt::Sampling::begin();
     let mut out = Vec::with_capacity(subjects);
     let mut typical_s = Vec::with_capacity(subjects);
     let mut spent_s = vec![0.0; subjects];
@@ -104,7 +109,7 @@ pub fn sample(
             samples.rounds.push(0);
         } else {
             let mut steady = 0;
-            while steady < STEADY_RUNS && spent_s[i] + best < WARMUP_SHARE * policy.limit_s {
+            while steady < STEADY_RUNS && !interrupt::asked() && spent_s[i] + best < WARMUP_SHARE * policy.limit_s {
                 let took = timed(i, &mut spent_s)?;
                 samples.warmup_runs += 1;
                 steady = if took < 0.98 * best { 0 } else { steady + 1 };
@@ -127,6 +132,10 @@ pub fn sample(
             let i = if round % 2 == 1 { k } else { subjects - 1 - k };
             for _ in 0..per_round[i] {
                 let none_yet = out[i].seconds.is_empty();
+                if !none_yet && interrupt::asked() {
+                    out[i].stop = Stop::Interrupted;
+                    break;
+                }
                 if !none_yet && spent_s[i] + typical_s[i] > policy.limit_s {
                     break;
                 }

@@ -121,6 +121,7 @@ impl Candidate {
         match path {
             Path::Reference => self.reference.as_ref(),
             Path::Optimized => self.optimized.as_ref(),
+            Path::Runtime => None,
         }
     }
     fn bytes(&self) -> u64 {

@@ -257,7 +257,24 @@ pub static COLUMNS: &[Column] = &[
         measured: true,
         get: |l, _| l.efficiency().map_or(Cell::Blank, |e| Cell::Flag(e > 1.0)),
     },
+    Column { key: "runtime_ms", title: Some("Run ms"), yields: 0, measured: true, get: |l, _| time(&l.runtime) },
+    Column { key: "module", title: None, yields: 0, measured: false, get: |l, _| module(l) },
+    Column {
+        key: "live_bytes",
+        title: None,
+        yields: 0,
+        measured: false,
+        get: |l, _| l.live_bytes.map_or(Cell::Blank, Cell::Bytes),
+    },
 ];
+
+/// The module a row belongs to; of a module, the one above it.
+fn module(l: &Layer) -> Cell {
+    match l.path.split_last() {
+        Some((_, parents)) if !parents.is_empty() => Cell::Name(parents.join(".")),
+        _ => Cell::Blank,
+    }
+}
 
 /// What a row's counts rest on.
 fn basis(l: &Layer) -> Cell {
@@ -277,6 +294,7 @@ pub fn applies(column: &Column, report: &Report) -> bool {
     match column.key {
         "reference_ms" => has(Path::Reference),
         "optimized_ms" => has(Path::Optimized),
+        "runtime_ms" => has(Path::Runtime),
         "attainable_ms" | "bound" | "efficiency" | "above_ceiling" => report.roofline.is_some(),
         _ => !column.measured || report.main.is_some(),
     }
@@ -302,6 +320,7 @@ pub fn total_row(report: &Report) -> Layer {
         unknown_traffic: t.unknown_traffic,
         reference: latency(Path::Reference),
         optimized: latency(Path::Optimized),
+        runtime: latency(Path::Runtime),
         madds_share: (t.work.madds > 0).then_some(1.0),
         time_share: report.main.map(|_| 1.0),
         attainable_ms: report.roofline.as_ref().filter(|r| r.unknown_steps == 0).map(|r| r.attainable_ms),

@@ -1,9 +1,9 @@
 //! The one place where what was counted and what was measured meet.
 
 use super::conventions::Convention;
-use super::model::{BodyRows, ClassRow, Kind, Latency, Layer, ModelInfo, Port, Report, Time};
+use super::model::{BodyRows, ClassRow, Imported, Kind, Latency, Layer, ModelInfo, Port, Report, StepRow, Time};
 use super::{findings, hierarchy, live, roofline};
-use crate::analysis::{Analysis, Class, class_of};
+use crate::analysis::{Analysis, Class, Demands, class_of, live_bytes};
 use crate::cost::Work;
 use crate::engine::Path;
 use crate::ir::{Graph, Model, NodeId};
@@ -11,6 +11,7 @@ use crate::lens::Lens;
 use crate::machine::Machine;
 use crate::measure::Profile;
 use crate::measure::host::Host;
+use crate::measure::import::Joined;
 use std::collections::{BTreeMap, HashMap};
 
 /// What a report is about and what goes into it.
@@ -37,6 +38,8 @@ pub struct Source<'a> {
     pub machine: Option<(&'a Machine, u64)>,
     /// Nodes covered by each step of the optimized path, where its steps were not measured.
     pub steps: Vec<Vec<NodeId>>,
+    /// What another runtime measured, joined with the model; its profile is among `profiles`.
+    pub imported: Option<Joined>,
     /// The most memory this process has held at once, where that is asked for.
     pub peak_resident_bytes: Option<u64>,
     /// Totals under other conventions.
@@ -65,13 +68,16 @@ pub fn compose(source: Source) -> Report {
         per_step: true,
     }));
     let measured = |path: Path| latency.iter().find(|l| l.path == path);
-    let main = [Path::Optimized, Path::Reference].into_iter().find(|&p| measured(p).is_some());
+    let main = [Path::Optimized, Path::Runtime, Path::Reference].into_iter().find(|&p| measured(p).is_some());
     let speedup = source.paired_speedup.or_else(|| {
         let (r, o) = (measured(Path::Reference)?, measured(Path::Optimized)?);
         (o.stats.median > 0.0).then(|| r.stats.median / o.stats.median)
     });
     let mut layers = rows(graph, &analysis.rows);
     live::attach(graph, &mut layers);
+    for (layer, bytes) in layers.iter_mut().zip(live_bytes(graph).into_iter().flatten()) {
+        layer.live_bytes = (layer.kind == Kind::Layer).then_some(bytes);
+    }
     let mut overhead = Vec::new();
     for profile in source.profiles {
         attribute(&mut layers, &mut overhead, graph, profile);
@@ -89,6 +95,10 @@ pub fn compose(source: Source) -> Report {
         layer.madds_per_s = ms.filter(|ms| *ms > 0.0 && madds > 0 && counted).map(|ms| madds as f64 / ms * 1e3);
     }
     let roofline = roofline::attach(&mut layers, &source, &latency);
+    let steps = match source.profiles.iter().find(|p| Some(p.path) == main) {
+        Some(profile) => steps(graph, analysis, profile, roofline.as_ref()),
+        None => Vec::new(),
+    };
     let mut not_learned: BTreeMap<&'static str, u64> = BTreeMap::new();
     for e in &analysis.params.excluded {
         *not_learned.entry(e.why.words()).or_default() += e.elements;
@@ -108,6 +118,7 @@ pub fn compose(source: Source) -> Report {
         classes: classes(&layers, main, total_ms, total_madds),
         layers,
         overhead,
+        steps,
         latency,
         speedup,
         main,
@@ -116,6 +127,7 @@ pub fn compose(source: Source) -> Report {
         host: source.host,
         machine: source.machine.map(|(m, _)| m.clone()),
         roofline,
+        imported: source.imported.map(|j| Imported::of(&j, graph)),
         peak_resident_bytes: source.peak_resident_bytes,
         image: live::image_sizes(graph),
         symbolic: None,
@@ -206,6 +218,7 @@ fn attribute(layers: &mut [Layer], overhead: &mut Vec<Layer>, graph: &Graph, pro
     let slot = |l: &mut Layer, time: Time| match path {
         Path::Reference => l.reference = time,
         Path::Optimized => l.optimized = time,
+        Path::Runtime => l.runtime = time,
     };
     let mut add = |name: &str, ms: f64| {
         let at = overhead.iter().position(|l| l.name == name).unwrap_or_else(|| {
@@ -213,7 +226,7 @@ fn attribute(layers: &mut [Layer], overhead: &mut Vec<Layer>, graph: &Graph, pro
             overhead.len() - 1
         });
         let row = &mut overhead[at];
-        let before = if path == Path::Reference { row.reference.ms() } else { row.optimized.ms() };
+        let before = row.main_ms(Some(path));
         slot(row, Time::Ms(before.unwrap_or(0.0) + ms));
     };
     for step in &profile.steps {
@@ -225,7 +238,7 @@ fn attribute(layers: &mut [Layer], overhead: &mut Vec<Layer>, graph: &Graph, pro
         let Some(row) = layers.get_mut(first.0 as usize) else { continue };
         let ms = row_ms(row, path) + ms;
         slot(row, Time::Ms(ms));
-        if path == Path::Optimized {
+        if path == Path::Optimized || (path == Path::Runtime && row.kernel.is_none()) {
             row.kernel = Some(step.kernel.clone());
         }
         let name = graph.node(first).name.clone();
@@ -235,7 +248,9 @@ fn attribute(layers: &mut [Layer], overhead: &mut Vec<Layer>, graph: &Graph, pro
             }
         }
     }
-    add("[timer]", profile.timer_s * 1e3);
+    if path != Path::Runtime {
+        add("[timer]", profile.timer_s * 1e3);
+    }
     add("[between steps]", profile.other_s * 1e3);
 }
 
@@ -248,6 +263,32 @@ fn fused_work(profile: Option<&Profile>, analysis: &Analysis) -> HashMap<usize, 
     let work = |id: &NodeId| analysis.rows.get(id.0 as usize).and_then(|r| r.work()).unwrap_or_default();
     let steps = profile.into_iter().flat_map(|p| &p.steps).filter(|s| s.covers.len() > 1);
     steps.map(|s| (s.covers[0].0 as usize, s.covers.iter().map(work).sum())).collect()
+}
+
+/// The steps of a profile with what their nodes cost together.
+fn steps(graph: &Graph, analysis: &Analysis, profile: &Profile, roofline: Option<&roofline::Roofline>) -> Vec<StepRow> {
+    let demands = Demands::new(graph, analysis);
+    let roofline = roofline.filter(|_| profile.path == Path::Optimized);
+    let step = |s: &crate::measure::StepTime| {
+        let demand = if s.covers.is_empty() { None } else { demands.of(&s.covers) };
+        let roof = demand.as_ref().zip(roofline).map(|(d, r)| r.ceilings.roof(d, demands.resident_bytes()));
+        let madds = |id: &NodeId| analysis.rows.get(id.0 as usize).and_then(|r| r.work()).map_or(0, |w| w.madds);
+        let largest = s.covers.iter().rev().max_by_key(|id| madds(id));
+        StepRow {
+            label: s.label.clone(),
+            kernel: s.kernel.clone(),
+            covers: s.covers.iter().map(|&id| graph.node(id).name.clone()).collect(),
+            ms: s.seconds * 1e3,
+            class: largest.map(|&id| class_of(graph, graph.node(id))),
+            madds: demand.map(|d| d.madds),
+            flops: demand.map(|d| d.madds.saturating_mul(2).saturating_add(d.other_flops)),
+            bytes: demand.map(|d| d.bytes()),
+            live_bytes: s.live_bytes,
+            bound: roof.map(|r| r.bound),
+            attainable_ms: roof.map(|r| r.attainable_s * 1e3),
+        }
+    };
+    profile.steps.iter().map(step).collect()
 }
 
 fn classes(layers: &[Layer], main: Option<Path>, total_ms: Option<f64>, total_madds: u64) -> Vec<ClassRow> {
@@ -267,7 +308,11 @@ fn classes(layers: &[Layer], main: Option<Path>, total_ms: Option<f64>, total_ma
         row.nodes += 1;
         row.work = row.work + l.work;
         row.traffic = row.traffic + l.traffic;
-        let time = if main == Some(Path::Reference) { &l.reference } else { &l.optimized };
+        let time = match main {
+            Some(Path::Reference) => &l.reference,
+            Some(Path::Runtime) => &l.runtime,
+            _ => &l.optimized,
+        };
         row.fused += usize::from(matches!(time, Time::FusedInto(_)));
         if let Some(ms) = l.main_ms(main) {
             row.ms = Some(row.ms.unwrap_or(0.0) + ms);

@@ -3,7 +3,7 @@
 use super::columns::Cell;
 use super::csv::records;
 use super::people;
-use super::{Look, SCHEMA, json, markdown, parquet, table, text, xlsx};
+use super::{Look, SCHEMA, html, json, markdown, parquet, table, text, xlsx};
 use crate::error::{Error, Result};
 
 /// A column of a grid.
@@ -57,7 +57,7 @@ pub struct Grid {
 }
 
 /// The formats that grids have.
-const FORMATS: &[&str] = &["table", "markdown", "csv", "json", "xlsx", "parquet"];
+const FORMATS: &[&str] = &["table", "markdown", "html", "csv", "json", "xlsx", "parquet"];
 
 /// Refuses a format that grids do not have.
 ///
@@ -78,6 +78,7 @@ pub fn takes(format: &str) -> Result<()> {
 pub fn render(grid: &Grid, format: &str, look: &Look) -> Result<Vec<u8>> {
     match format {
         "table" => Ok(as_table(grid, look).into_bytes()),
+        "html" => html::render_grid(grid),
         "markdown" => Ok(markdown::within_limit(as_markdown(grid), look).into_bytes()),
         "csv" => {
             let head: Vec<&str> = grid.columns.iter().map(|c| c.key.as_str()).collect();

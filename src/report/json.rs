@@ -199,7 +199,7 @@ fn lens(l: &Lens) -> Value {
     })
 }
 
-fn document(report: &Report) -> Value {
+pub(super) fn document(report: &Report) -> Value {
     let m = &report.model;
     let t = &report.totals;
     let opset = m.opsets.iter().find(|(d, _)| d.is_empty() || d == "ai.onnx").map(|(_, v)| v);
@@ -273,6 +273,15 @@ fn document(report: &Report) -> Value {
         "latency": by_path,
         "speedup": report.speedup,
         "roofline": report.roofline.as_ref().map(roofline),
+        "imported": report.imported.as_ref().map(|i| json!({
+            "runtime": i.runtime,
+            "runs": i.runs,
+            "measured_ms": i.measured_ms,
+            "mapped_ms": i.mapped_ms,
+            "rows": i.rows.iter().map(|r| json!({
+                "name": r.name, "op": r.op, "kernel": r.kernel, "ms": r.ms, "nodes": r.nodes, "by": r.by.name(),
+            })).collect::<Vec<_>>(),
+        })),
         "process": { "peak_resident_bytes": report.peak_resident_bytes },
         "conventions": report.conventions.iter()
             .map(|c| (c.name.to_string(), json!({ "value": c.value, "meaning": c.words }))).collect::<Map<_, _>>(),

@@ -85,6 +85,8 @@ pub fn render(report: &Report, look: &Look) -> Result<Vec<u8>> {
             out.push_str(&line(columns.iter().map(|c| {
                 let cell = (c.get)(l, report);
                 let text = escaped(&if c.key == "name" { people::display_name(l, true) } else { people::cell(&cell) });
+                // Indentation would be lost in a table cell.
+                let text = if l.nesting.is_some() && c.key == "name" { text.replace("  ", "&emsp;") } else { text };
                 if c.key == "name" && l.repeat > 1 { format!("{text} ×{}", l.repeat) } else { text }
             })));
         }

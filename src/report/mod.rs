@@ -13,12 +13,14 @@ mod github;
 mod gitlab;
 pub mod grid;
 mod hierarchy;
+mod html;
 mod json;
 mod junit;
 pub mod live;
 mod markdown;
 pub mod model;
 mod model_explorer;
+pub mod modules;
 mod parquet;
 mod people;
 pub mod roofline;
@@ -62,6 +64,7 @@ pub static FORMATS: &[Format] = &[
     Format { name: "table", endings: &["txt"], for_people: true, render: table::render },
     Format { name: "csv", endings: &["csv"], for_people: false, render: csv::render },
     Format { name: "json", endings: &["json"], for_people: false, render: json::render },
+    Format { name: "html", endings: &["html", "htm"], for_people: false, render: html::render },
     Format { name: "markdown", endings: &["md", "markdown"], for_people: true, render: markdown::render },
     Format { name: "xlsx", endings: &["xlsx"], for_people: false, render: xlsx::render },
     Format { name: "parquet", endings: &["parquet"], for_people: false, render: parquet::render },

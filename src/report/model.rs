@@ -7,10 +7,12 @@ use crate::analysis::symbolic::Symbolic;
 use crate::analysis::{Class, Distinct, Totals};
 use crate::cost::{Span, Traffic, Work, WorkSpan};
 use crate::engine::Path;
+use crate::ir::{Graph, NodeId};
 use crate::lens::Lens;
 use crate::machine::{Bound, Machine};
 use crate::measure::Stats;
 use crate::measure::host::Host;
+use crate::measure::import::{self, By, Joined};
 use crate::tensor::{DType, Fact, Shape};
 use std::collections::BTreeMap;
 
@@ -32,6 +34,8 @@ pub enum Kind {
     Rest,
     /// A subgraph of the control-flow node above it: shown, but part of that node's numbers.
     Body,
+    /// A module above its rows: shown, but the sum of what is below it.
+    Module,
 }
 
 impl Kind {
@@ -44,6 +48,7 @@ impl Kind {
             Kind::Group => "group",
             Kind::Rest => "rest",
             Kind::Body => "body",
+            Kind::Module => "module",
         }
     }
 }
@@ -123,6 +128,8 @@ pub struct Layer {
     pub reference: Time,
     /// Optimized path.
     pub optimized: Time,
+    /// Another runtime.
+    pub runtime: Time,
     /// Kernel of the optimized path.
     pub kernel: Option<String>,
     /// Share of the model's MAdds.
@@ -134,6 +141,37 @@ pub struct Layer {
     /// What sets the least time of this row's steps on the optimized path.
     pub bound: Option<Bound>,
     /// That least time on this machine; of steps whose cost is known and that were measured.
+    pub attainable_ms: Option<f64>,
+    /// Activation bytes alive while this row runs, by the graph's order; of several rows the most.
+    pub live_bytes: Option<u64>,
+    /// Where modules stand above rows: how many stand above this one, and how many parts of its path they say already.
+    pub nesting: Option<(usize, usize)>,
+}
+
+/// A step of the path that shares and rates refer to: one kernel call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepRow {
+    /// What it does.
+    pub label: String,
+    /// The kernel.
+    pub kernel: String,
+    /// Names of the nodes whose work it does.
+    pub covers: Vec<String>,
+    /// Its part of the median run.
+    pub ms: f64,
+    /// Class of the node with most multiply-adds.
+    pub class: Option<Class>,
+    /// Multiply-adds of all its nodes, where known.
+    pub madds: Option<u64>,
+    /// FLOPs of all its nodes, where known.
+    pub flops: Option<u64>,
+    /// Bytes that cross its border, where known: what flows between its nodes is not in it.
+    pub bytes: Option<u64>,
+    /// Bytes of the arena that hold something while it runs.
+    pub live_bytes: Option<u64>,
+    /// What sets its least time.
+    pub bound: Option<Bound>,
+    /// Its least time on this machine.
     pub attainable_ms: Option<f64>,
 }
 
@@ -183,12 +221,15 @@ impl Layer {
             repeat: 1,
             reference: Time::None,
             optimized: Time::None,
+            runtime: Time::None,
             kernel: None,
             madds_share: None,
             time_share: None,
             madds_per_s: None,
             bound: None,
             attainable_ms: None,
+            live_bytes: None,
+            nesting: None,
         }
     }
     /// Attainable ÷ measured time of the optimized path: 1 at the ceiling. Times near the cost of measuring them have none.
@@ -210,6 +251,7 @@ impl Layer {
         match main? {
             Path::Reference => self.reference.ms(),
             Path::Optimized => self.optimized.ms(),
+            Path::Runtime => self.runtime.ms(),
         }
     }
 }
@@ -288,6 +330,71 @@ pub struct ClassRow {
     pub time_share: Option<f64>,
 }
 
+/// A row of an imported profile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportedRow {
+    /// As the runtime calls it.
+    pub name: String,
+    /// Its operator.
+    pub op: String,
+    /// Its kernel or provider.
+    pub kernel: String,
+    /// Milliseconds per run.
+    pub ms: f64,
+    /// Source nodes it covers, the one that holds its time first.
+    pub nodes: Vec<String>,
+    /// How that is known.
+    pub by: By,
+}
+
+/// An imported profile and how much of it is accounted for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// The runtime.
+    pub runtime: &'static str,
+    /// Runs the times are taken from; 0 where its file does not say.
+    pub runs: usize,
+    /// All its rows.
+    pub rows: Vec<ImportedRow>,
+    /// Milliseconds of all rows.
+    pub measured_ms: f64,
+    /// Of these, in rows that cover source nodes.
+    pub mapped_ms: f64,
+}
+
+impl Imported {
+    /// Of a joined profile.
+    pub fn of(joined: &Joined, graph: &Graph) -> Imported {
+        let (all, mapped) = joined.measured_s();
+        let row = |(r, (covers, by)): (&import::Row, &(Vec<NodeId>, By))| ImportedRow {
+            name: r.name.clone(),
+            op: r.op.clone(),
+            kernel: r.kernel.clone(),
+            ms: r.seconds * 1e3,
+            nodes: covers.iter().map(|&id| graph.node(id).name.clone()).collect(),
+            by: *by,
+        };
+        Imported {
+            runtime: joined.import.runtime,
+            runs: joined.import.runs,
+            rows: joined.import.rows.iter().zip(&joined.covers).map(row).collect(),
+            measured_ms: all * 1e3,
+            mapped_ms: mapped * 1e3,
+        }
+    }
+    /// Rows that cover no source node, summed by operator, the longest first: operator, rows, milliseconds.
+    pub fn remainder(&self) -> Vec<(String, usize, f64)> {
+        let mut sums: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+        for r in self.rows.iter().filter(|r| r.nodes.is_empty()) {
+            let sum = sums.entry(if r.op.is_empty() { &r.name } else { &r.op }).or_default();
+            *sum = (sum.0 + 1, sum.1 + r.ms);
+        }
+        let mut list: Vec<_> = sums.into_iter().map(|(op, (n, ms))| (op.to_string(), n, ms)).collect();
+        list.sort_by(|a, b| b.2.total_cmp(&a.2));
+        list
+    }
+}
+
 /// The whole report.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -313,6 +420,8 @@ pub struct Report {
     pub layers: Vec<Layer>,
     /// Rows of time that belongs to no node. `layers` and `overhead` together sum to the median latency of each path.
     pub overhead: Vec<Layer>,
+    /// The steps of the main path, where they were measured.
+    pub steps: Vec<StepRow>,
     /// Sums by class of work, largest time (or MAdds) first.
     pub classes: Vec<ClassRow>,
     /// End-to-end latency by path.
@@ -331,6 +440,8 @@ pub struct Report {
     pub machine: Option<Machine>,
     /// What they allow this model.
     pub roofline: Option<Roofline>,
+    /// What another runtime measured.
+    pub imported: Option<Imported>,
     /// The most memory this process has held at once.
     pub peak_resident_bytes: Option<u64>,
     /// Sizes of the image input, where there is one.

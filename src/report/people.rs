@@ -5,6 +5,7 @@ use super::model::{Kind, Latency, Layer, Report, Time};
 use crate::cost::Span;
 use crate::error::printable;
 use crate::lens::Lens;
+use crate::measure::import::By;
 use crate::units::{exact, iec, ms, percent, plural, rate, si};
 
 /// A cell as people read it.
@@ -38,6 +39,19 @@ pub fn cell(c: &Cell) -> String {
 
 /// A row's name as people read it: its module path. Where the operator has a column of its own, the path does not repeat it.
 pub fn display_name(l: &Layer, with_op: bool) -> String {
+    if let Some((level, said)) = l.nesting {
+        // Under its module a row need not repeat the module's path.
+        let own = Layer {
+            path: l.path.get(said..).unwrap_or_default().to_vec(),
+            nesting: None,
+            ..Layer::empty(l.kind, &l.name)
+        };
+        let name = match l.kind {
+            Kind::Module => printable(&own.path.join(".")),
+            _ => display_name(&Layer { op: l.op.clone(), ..own }, with_op),
+        };
+        return format!("{}{name}", "  ".repeat(level));
+    }
     let fixed = !matches!(l.kind, Kind::Layer | Kind::Static) || l.path.is_empty();
     if fixed {
         return printable(&l.name);
@@ -192,6 +206,9 @@ pub fn rosetta(l: &Lens) -> (String, Vec<[String; 3]>) {
 pub fn latencies(report: &Report) -> Vec<(String, String)> {
     let mut out: Vec<(String, String)> =
         report.latency.iter().map(|l| (l.path.name().to_string(), latency(l))).collect();
+    if let Some(i) = &report.imported {
+        out.push(("imported".to_string(), imported(i)));
+    }
     if let Some(r) = &report.roofline {
         out.push(("floor".to_string(), r.words()));
     }
@@ -199,6 +216,32 @@ pub fn latencies(report: &Report) -> Vec<(String, String)> {
         out.push(("memory".to_string(), format!("{} at most, the whole process", iec(bytes))));
     }
     out
+}
+
+/// How much of another runtime's time the source nodes account for, and what is left.
+fn imported(i: &super::model::Imported) -> String {
+    let by = |by: By| i.rows.iter().filter(|r| r.by == by).count();
+    let mut text = format!(
+        "{} of the {} ms that {} rows of {} took is mapped to source nodes ({} rows by name, {} by order and shape",
+        percent(if i.measured_ms > 0.0 { i.mapped_ms / i.measured_ms } else { 0.0 }),
+        ms(i.measured_ms),
+        i.rows.len(),
+        i.runtime,
+        by(By::Name),
+        by(By::Order)
+    );
+    let rest = i.remainder();
+    if rest.is_empty() {
+        text.push_str("; nothing is left)");
+        return text;
+    }
+    let mut list: Vec<String> =
+        rest.iter().take(6).map(|(op, n, t)| format!("{} x{n} {} ms", printable(op), ms(*t))).collect();
+    if rest.len() > 6 {
+        list.push(format!("{} more", rest.len() - 6));
+    }
+    text.push_str(&format!("); of the runtime's own: {}", list.join(", ")));
+    text
 }
 
 fn latency(l: &Latency) -> String {
@@ -215,7 +258,10 @@ fn latency(l: &Latency) -> String {
     if l.stop != "steady" {
         text.push_str(&format!(", stopped by the {}", l.stop));
     }
-    text.push_str(&format!("; {}, {}", plural(l.threads, "thread"), l.isa));
+    match l.threads {
+        0 => text.push_str(&format!("; {}", l.isa)),
+        n => text.push_str(&format!("; {}, {}", plural(n, "thread"), l.isa)),
+    }
     if s.outliers > 0 {
         text.push_str(&format!("; {} interrupted", plural(s.outliers, "run")));
     }
@@ -274,7 +320,11 @@ pub fn remarks(report: &Report) -> Vec<String> {
     if report.layers.iter().any(|l| l.repeat > 1) {
         out.push("×N: N equal blocks in a row; values are their sum.".to_string());
     }
-    if report.layers.iter().any(|l| matches!(l.optimized, Time::FusedInto(_))) {
+    if report
+        .layers
+        .iter()
+        .any(|l| matches!(l.optimized, Time::FusedInto(_)) || matches!(l.runtime, Time::FusedInto(_)))
+    {
         out.push(
             "fused: done inside the step of an earlier row, which holds the time; --format csv names it.".to_string(),
         );

@@ -21,6 +21,8 @@ pub struct View {
     pub hide_static: bool,
     /// Put a row for each subgraph under its node, and unless static rows are hidden, the subgraph's own rows too.
     pub show_bodies: bool,
+    /// Put a row for each module above its rows; with `depth`, only to that depth.
+    pub modules: bool,
 }
 
 /// Names that `--sort` takes.
@@ -38,17 +40,20 @@ pub fn view(mut report: Report, how: &View) -> Result<Report> {
         // Weights are charged where they meet data, so static rows hold no cost; one that does stays visible.
         rows.retain(|l| l.kind != Kind::Static || l.params > 0 || l.statistics > 0);
     }
-    if let Some(depth) = how.depth {
+    if how.modules {
+        rows = super::modules::nested(rows, how.depth, report.main);
+    } else if let Some(depth) = how.depth {
         rows = by_depth(rows, depth.max(1), report.main);
     }
     // Folding looks at neighbours, so it only means something in execution order.
-    if how.group_blocks && how.sort.is_none() {
+    if how.group_blocks && how.sort.is_none() && !how.modules {
         rows = fold_blocks(rows, report.main);
     }
     if let Some(key) = &how.sort {
         let alias = match key.as_str() {
             "time" | "ms" => match report.main {
                 Some(Path::Reference) => "reference_ms",
+                Some(Path::Runtime) => "runtime_ms",
                 _ => "optimized_ms",
             },
             "shape" => "output_shape",
@@ -69,7 +74,7 @@ pub fn view(mut report: Report, how: &View) -> Result<Report> {
     {
         let rest = rows.split_off(top);
         let n = rest.len();
-        let mut sum = merge(Kind::Rest, format!("[{n} more rows]"), &rest, report.main);
+        let mut sum = merge(Kind::Rest, format!("[{n} more rows]"), &rest.iter().collect::<Vec<_>>(), report.main);
         sum.path = Vec::new();
         rows.push(sum);
     }
@@ -153,7 +158,7 @@ fn add_time(a: &mut Time, b: &Time) {
 }
 
 /// Sums rows into one.
-fn merge(kind: Kind, name: String, rows: &[Layer], main: Option<Path>) -> Layer {
+pub(super) fn merge(kind: Kind, name: String, rows: &[&Layer], main: Option<Path>) -> Layer {
     let mut sum = Layer::empty(kind, &name);
     let add = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a + b).or(a).or(b);
     for l in rows {
@@ -170,8 +175,10 @@ fn merge(kind: Kind, name: String, rows: &[Layer], main: Option<Path>) -> Layer 
         sum.unknown_traffic += l.unknown_traffic;
         sum.madds_share = add(sum.madds_share, l.madds_share);
         sum.time_share = add(sum.time_share, l.time_share);
+        sum.live_bytes = sum.live_bytes.max(l.live_bytes);
         add_time(&mut sum.reference, &l.reference);
         add_time(&mut sum.optimized, &l.optimized);
+        add_time(&mut sum.runtime, &l.runtime);
     }
     if let [first, others @ ..] = rows {
         let same = |f: &dyn Fn(&Layer) -> String| others.iter().all(|l| f(l) == f(first));
@@ -192,7 +199,7 @@ fn merge(kind: Kind, name: String, rows: &[Layer], main: Option<Path>) -> Layer 
         }
     }
     // One step of unknown cost makes the sum unknown.
-    let timed = || rows.iter().filter(|l| l.optimized.ms().is_some());
+    let timed = || rows.iter().copied().filter(|l| l.optimized.ms().is_some());
     if timed().next().is_some() {
         sum.attainable_ms = timed().map(|l| l.attainable_ms).sum();
         sum.bound = sum.attainable_ms.and_then(|_| super::roofline::main_bound(timed()));
@@ -223,7 +230,7 @@ fn by_depth(rows: Vec<Layer>, depth: usize, main: Option<Path>) -> Vec<Layer> {
                 return rows.remove(0);
             }
             let name = if key.is_empty() { "(unnamed)".to_string() } else { key.join(".") };
-            Layer { path: key, ..merge(Kind::Group, name, &rows, main) }
+            Layer { path: key, ..merge(Kind::Group, name, &rows.iter().collect::<Vec<_>>(), main) }
         })
         .collect()
 }
@@ -240,7 +247,7 @@ fn same_work(a: &Layer, b: &Layer) -> bool {
             == (b.params, b.shared_params, b.statistics, b.work, b.traffic)
         && (a.span, &a.operands, a.bodies.len(), b.bodies.len()) == (b.span, &b.operands, 0, 0)
         && (a.unknown_nodes, a.unknown_traffic, &a.kernel) == (b.unknown_nodes, b.unknown_traffic, &b.kernel)
-        && (fused(&a.reference), fused(&a.optimized)) == (fused(&b.reference), fused(&b.optimized))
+        && [&a.reference, &a.optimized, &a.runtime].map(fused) == [&b.reference, &b.optimized, &b.runtime].map(fused)
 }
 
 /// Folds runs of equal blocks: each row of the block is shown once, summed over the repetitions.
@@ -268,7 +275,7 @@ fn fold_blocks(rows: Vec<Layer>, main: Option<Path>) -> Vec<Layer> {
             continue;
         }
         for k in 0..period {
-            let copies: Vec<Layer> = (0..times).map(|t| rows[i + t * period + k].clone()).collect();
+            let copies: Vec<&Layer> = (0..times).map(|t| &rows[i + t * period + k]).collect();
             let mut sum = merge(copies[0].kind, copies[0].name.clone(), &copies, main);
             sum.repeat = times;
             sum.path.clone_from(&copies[0].path);

@@ -1,0 +1,207 @@
+//! Profiles of the runtimes people deploy on: read from the files those write, joined with the nodes of the source graph.
+//!
+//! A runtime fuses, renames and inserts; [`mapping`] says for every row it measured which source nodes it covers, and how that is known.
+//! Rows of no source node (layout changes the runtime put in) stay rows of their own, so nothing measured is lost.
+
+mod mapping;
+mod onnxruntime;
+mod openvino;
+mod tensorrt;
+mod tflite;
+mod torch;
+
+use super::profile::{Profile, StepTime};
+use super::sample::{Samples, Stop};
+use super::stats::Stats;
+use crate::engine::Path;
+use crate::error::{Error, Result};
+use crate::ir::{Graph, NodeId};
+use serde_json::Value;
+use std::path::Path as FilePath;
+
+/// What a runtime measured.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Import {
+    /// The runtime, as people call it.
+    pub runtime: &'static str,
+    /// Runs the times are taken from; 0 where the file does not say.
+    pub runs: usize,
+    /// Rows in the order they ran.
+    pub rows: Vec<Row>,
+    /// Whole runs in seconds, where the file tells.
+    pub walls_s: Vec<f64>,
+}
+
+/// One measured row.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Row {
+    /// As the runtime calls it.
+    pub name: String,
+    /// What the runtime says it does: its operator.
+    pub op: String,
+    /// The kernel or provider, where the file tells.
+    pub kernel: String,
+    /// Seconds per run.
+    pub seconds: f64,
+    /// Shape of the first output, where the file tells.
+    pub output: Option<Vec<usize>>,
+    /// Shapes of the inputs, where the file tells.
+    pub inputs: Vec<Vec<usize>>,
+}
+
+/// How it is known which nodes a row covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Its name holds a node's name or that of its result.
+    Name,
+    /// The only reading that fits operator, shape and order among its neighbours.
+    Order,
+    /// It is not: a row of the runtime's own.
+    Nothing,
+}
+
+impl By {
+    /// `name`, `order`, `nothing`.
+    pub fn name(self) -> &'static str {
+        match self {
+            By::Name => "name",
+            By::Order => "order",
+            By::Nothing => "nothing",
+        }
+    }
+}
+
+/// An import joined with a graph.
+#[derive(Debug, Clone)]
+pub struct Joined {
+    /// What was measured.
+    pub import: Import,
+    /// For every row the source nodes it covers, the one that gave it its place first.
+    pub covers: Vec<(Vec<NodeId>, By)>,
+}
+
+/// Readers: each gives `None` where the file is none of its own.
+const READERS: &[(&str, fn(&File) -> Option<Result<Import>>)] = &[
+    ("ONNX Runtime's profiling JSON", onnxruntime::read),
+    ("PyTorch's trace", torch::read),
+    ("TensorRT's trtexec --exportProfile JSON", tensorrt::read),
+    ("OpenVINO's benchmark_app report (CSV or JSON)", openvino::read),
+    ("TFLite's op-profile CSV", tflite::read),
+];
+
+/// A file's content, parsed as far as its kind needs.
+struct File {
+    text: String,
+    json: Option<Value>,
+}
+
+/// Reads a profile of any runtime known.
+///
+/// # Errors
+/// If the file cannot be read or is no profile of a runtime known.
+pub fn read(path: &FilePath) -> Result<Import> {
+    let text = std::fs::read(path).map_err(|e| Error::input(format!("cannot be read: {e}")).in_file(path))?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let json = if text.trim_start().starts_with(['[', '{']) { parsed(&text) } else { None };
+    let file = File { text, json };
+    let found = READERS.iter().find_map(|(_, read)| read(&file));
+    let import = found.unwrap_or_else(|| {
+        let known: Vec<&str> = READERS.iter().map(|r| r.0).collect();
+        Err(Error::input("is no profile of a runtime known").hint(format!("known: {}", known.join(", "))))
+    });
+    let import = import.map_err(|e| e.in_file(path))?;
+    if import.rows.iter().all(|r| r.seconds <= 0.0) {
+        return Err(Error::input(format!("{} wrote no time of any operator into it", import.runtime)).in_file(path));
+    }
+    Ok(import)
+}
+
+/// JSON, also of a profile that was cut off before its closing bracket (a process that was stopped).
+fn parsed(text: &str) -> Option<Value> {
+    serde_json::from_str(text).ok().or_else(|| {
+        let at = text.rfind('}')?;
+        serde_json::from_str(&format!("{}]", &text[..=at])).ok()
+    })
+}
+
+impl Import {
+    /// Finds the source nodes of every row.
+    pub fn join(self, graph: &Graph) -> Joined {
+        let covers = mapping::map(&self.rows, graph);
+        Joined { import: self, covers }
+    }
+}
+
+impl Joined {
+    /// Seconds of all rows, and of those that cover source nodes.
+    pub fn measured_s(&self) -> (f64, f64) {
+        let all = self.import.rows.iter().map(|r| r.seconds).sum();
+        let mapped = self.import.rows.iter().zip(&self.covers).filter(|(_, c)| !c.0.is_empty());
+        (all, mapped.map(|(r, _)| r.seconds).sum())
+    }
+    /// As a profile of the runtime's path, for reports.
+    pub fn profile(&self) -> Profile {
+        let (all, _) = self.measured_s();
+        let walls = if self.import.walls_s.is_empty() { vec![all] } else { self.import.walls_s.clone() };
+        let median = super::stats::median(&walls).max(all);
+        // Whole runs can take less than the sum of rows only where rows ran at the same time or were taken from other runs.
+        let walls: Vec<f64> = if super::stats::median(&walls) < all { vec![all] } else { walls };
+        let stats = Stats::of(&walls).unwrap_or_else(|| unreachable!("there is a run"));
+        let steps = self.import.rows.iter().zip(&self.covers).map(|(r, (covers, _))| StepTime {
+            label: r.name.clone(),
+            kernel: if r.kernel.is_empty() { r.op.clone() } else { r.kernel.clone() },
+            covers: covers.clone(),
+            declined: Vec::new(),
+            live_bytes: None,
+            seconds: r.seconds,
+        });
+        Profile {
+            path: Path::Runtime,
+            isa: self.import.runtime.to_string(),
+            threads: 0,
+            arena_bytes: None,
+            prepare_s: None,
+            steps: steps.collect(),
+            timer_s: 0.0,
+            other_s: median - all,
+            stats,
+            samples: Samples { rounds: vec![0; walls.len()], seconds: walls, warmup_runs: 0, stop: Stop::Steady },
+        }
+    }
+}
+
+/// Rows from single events, by key in order of first appearance: the median where a key comes once per run, the sum over a run else.
+fn gathered(events: impl Iterator<Item = (String, f64, Row)>, runs: usize) -> Vec<Row> {
+    let mut at = std::collections::HashMap::new();
+    let mut rows: Vec<(Row, Vec<f64>)> = Vec::new();
+    for (key, seconds, row) in events {
+        let i = *at.entry(key).or_insert_with(|| {
+            rows.push((row, Vec::new()));
+            rows.len() - 1
+        });
+        rows[i].1.push(seconds);
+    }
+    let per_run = |times: &[f64]| {
+        let times_per_run = times.len() as f64 / runs.max(1) as f64;
+        super::stats::median(times) * times_per_run
+    };
+    rows.into_iter().map(|(row, times)| Row { seconds: per_run(&times), ..row }).collect()
+}
+
+/// A number, also one in quotes.
+fn number(v: &Value) -> Option<f64> {
+    let n = v.as_f64().or_else(|| v.as_str()?.trim().replace(',', ".").parse().ok());
+    n.filter(|n: &f64| n.is_finite() && *n >= 0.0)
+}
+
+fn text(v: &Value) -> String {
+    v.as_str().unwrap_or_default().to_string()
+}
+
+/// A list of sizes.
+fn dims(v: &Value) -> Option<Vec<usize>> {
+    v.as_array()?.iter().map(|d| d.as_u64().map(|d| d as usize)).collect()
+}
+
+#[cfg(test)]
+mod tests;
