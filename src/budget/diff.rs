@@ -104,11 +104,15 @@ pub fn diff(base: &Snapshot, head: &Snapshot) -> Vec<Change> {
     let mut out = Vec::new();
     let mut next = 0;
     let removed = |i: usize| Change { kind: Kind::Removed, base: Some(i), head: None };
+    // Up to where in the base each row of the head reaches: its match, or that of the next row that has one.
+    let mut reach = vec![b.len(); h.len()];
+    for j in (0..h.len()).rev() {
+        reach[j] = to_base[j].unwrap_or_else(|| reach.get(j + 1).copied().unwrap_or(b.len()));
+    }
     for (j, m) in to_base.iter().enumerate() {
-        if let Some(i) = *m {
-            out.extend((next..i).filter(|&k| !taken[k]).map(removed));
-            next = next.max(i);
-        }
+        // What went stands before what came in its place.
+        out.extend((next..reach[j]).filter(|&k| !taken[k]).map(removed));
+        next = next.max(reach[j]);
         let kind = match m {
             None => Kind::Added,
             Some(i) if same(&b[*i], &h[j]) => Kind::Same,

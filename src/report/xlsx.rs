@@ -150,8 +150,15 @@ const COLUMNS: [&str; 12] =
 fn model_sheet(sheet: &mut Worksheet, report: &Report, s: &Styles) -> Result<Inputs, XlsxError> {
     sheet.set_column_width(0, 44)?.set_column_width(1, 20)?.set_column_width(2, 60)?;
     sheet.write_string_with_format(0, 0, fit(&people::heading(report)), &s.bold)?;
-    sheet.write_string(1, 0, "Change a yellow cell; everything below and the sheet Layers follow.")?;
-    let image = report.image.filter(|_| report.layers.iter().any(|l| l.live.is_some()));
+    // Totals of which most would stand still are worse than none that move.
+    let follow: u64 = report.layers.iter().filter(|l| l.live.is_some()).map(|l| l.work.madds).sum();
+    let image = report.image.filter(|_| follow > 0 && follow >= report.totals.work.madds / 2);
+    let words = if image.is_some() || report.symbolic.is_some() {
+        "Change a yellow cell; everything below and the sheet Layers follow."
+    } else {
+        "This model's sizes are fixed in ways a sheet cannot follow: all figures are as counted."
+    };
+    sheet.write_string(1, 0, words)?;
     let mut inputs = Inputs { dims: HashMap::new(), image, note_row: 16 };
     let mut put = |r: u32, label: &str, n: u64, words: &str| -> Result<(), XlsxError> {
         sheet.write_string(r, 0, label)?;
