@@ -141,6 +141,11 @@ impl<const K: usize, const SW: usize> SimdOp for Plane<'_, '_, '_, K, SW> {
 /// Columns that are checked one by one.
 const ANY: usize = usize::MAX;
 
+/// The portable lanes do without: what a check costs is little beside them, and unrolled they take minutes to compile.
+const fn compiled_for_edges<S: Simd>() -> bool {
+    matches!(S::ISA, Isa::Avx2 | Isa::Avx512 | Isa::Neon)
+}
+
 /// The tile compiled for `left` and `right` columns of the windows that are outside the map.
 ///
 /// # Safety
@@ -160,7 +165,7 @@ unsafe fn edges<S: Simd, const K: usize, const SW: usize>(
             unsafe {
                 match (left, right) {
                     (0, 0) => tile::<S, PX, K, SW, 0, 0>(s, d, row, at),
-                    $(($left, $right) if const { $k } => tile::<S, PX, K, SW, $left, $right>(s, d, row, at),)*
+                    $(($left, $right) if const { $k && compiled_for_edges::<S>() } => tile::<S, PX, K, SW, $left, $right>(s, d, row, at),)*
                     _ => tile::<S, PX, K, SW, ANY, ANY>(s, d, row, at),
                 }
             }
