@@ -104,6 +104,8 @@ struct Raw {
     n_taps: usize,
     kb: usize,
     c_last: usize,
+    /// `LANES`, not known to the compiler.
+    lanes: usize,
     dst_px: usize,
     dst_blk: usize,
     accumulate: bool,
@@ -227,6 +229,7 @@ impl SimdOp for Run<'_, '_, '_> {
             n_taps: taps.len(),
             kb,
             c_last,
+            lanes: std::hint::black_box(l),
             dst_px: px_stride,
             dst_blk,
             accumulate: p.accumulate,
@@ -464,7 +467,7 @@ unsafe fn tiles<S: Simd, const PX: usize, const NB: usize, const FORM: u8>(s: S,
                         }
                         next = next.wrapping_add(raw.ask * LINE);
                         let at = if FORM == ONE { block } else { block.add(*raw.taps.add(t)) };
-                        channels::<S, PX, NB>(s, &mut acc, at, wei);
+                        channels::<S, PX, NB>(s, &mut acc, at, wei, raw.lanes);
                         wei = wei.add(l * NB * l);
                     }
                     block = ahead;
@@ -529,13 +532,14 @@ unsafe fn tiles<S: Simd, const PX: usize, const NB: usize, const FORM: u8>(s: S,
 /// A whole block of channels: `acc[px] += Σ_c src[px][c] · wei[c]`.
 ///
 /// # Safety
-/// `PX` blocks are readable from `src`, `LANES · NB` vectors from `wei`.
+/// `PX` blocks are readable from `src`, `LANES · NB` vectors from `wei`; `lanes` is `LANES`.
 #[inline(always)]
 unsafe fn channels<S: Simd, const PX: usize, const NB: usize>(
     s: S,
     acc: &mut [[S::F; NB]; PX],
     src: *const f32,
     wei: *const f32,
+    lanes: usize,
 ) {
     let l = S::LANES;
     // SAFETY: as vouched for by the caller.
@@ -546,12 +550,16 @@ unsafe fn channels<S: Simd, const PX: usize, const NB: usize>(
                 $(step::<S, PX, NB>(s, acc, src.add($from + $c), l, wei.add(($from + $c) * NB * l));)*
             }};
         }
-        for c in (0..l).step_by(S::SPELLED) {
+        // Where several turns are left, their number is not known when compiled: unrolled they would take minutes of it.
+        let turns = if S::SPELLED == l { l } else { lanes };
+        let mut c = 0;
+        while c < turns {
             match S::SPELLED {
                 8 => steps!(c => 0 1 2 3 4 5 6 7),
                 4 => steps!(c => 0 1 2 3),
                 _ => steps!(c => 0),
             }
+            c += S::SPELLED;
         }
     }
 }
