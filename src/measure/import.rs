@@ -1,6 +1,6 @@
 //! Profiles of the runtimes people deploy on: read from the files those write, joined with the nodes of the source graph.
 //!
-//! A runtime fuses, renames and inserts; [`mapping`] says for every row it measured which source nodes it covers, and how that is known.
+//! A runtime fuses, renames and inserts; `mapping.rs` says for every row it measured which source nodes it covers, and how that is known.
 //! Rows of no source node (layout changes the runtime put in) stay rows of their own, so nothing measured is lost.
 
 mod mapping;
