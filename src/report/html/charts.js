@@ -4,8 +4,8 @@ const charts = [];
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /** A card with a chart. `option(colours)` gives what ECharts draws; `words()` says it to those who cannot see it. */
-function chartCard({ id, title, note, words, option, onClick, choices, low, wide }) {
-  const box = el("div", { class: "chart" + (low ? " low" : ""), role: "img", id: "chart-" + id });
+function chartCard({ id, title, note, words, option, onClick, choices, low, wide, height }) {
+  const box = el("div", { class: "chart" + (low ? " low" : ""), role: "img", id: "chart-" + id, style: height ? { height: height + "px" } : {} });
   const noteBox = el("p", { class: "chart-note" });
   const segments = choices && choices.list.length > 1 && el("div", { class: "segments", role: "group", "aria-label": choices.label },
     choices.list.map(([key, text]) => el("button", { type: "button", "aria-pressed": String(key === choices.now), click: (e) => {
@@ -56,9 +56,10 @@ function base(t) {
     },
   };
 }
-const axis = (t, more) => ({
-  axisLabel: { color: t.muted, hideOverlap: true }, axisLine: { lineStyle: { color: t.line } }, axisTick: { show: false },
-  splitLine: { lineStyle: { color: t.line, opacity: 0.7 } }, nameTextStyle: { color: t.muted }, ...more,
+const axis = (t, { axisLabel, ...more }) => ({
+  axisLine: { lineStyle: { color: t.line } }, axisTick: { show: false }, splitLine: { lineStyle: { color: t.line, opacity: 0.7 } },
+  splitNumber: narrow() ? 3 : 5, nameTextStyle: { color: t.muted }, ...more,
+  axisLabel: { color: t.muted, hideOverlap: true, ...axisLabel },
 });
 /** `1.000 MiB` as `1 MiB`: for axes. */
 const round = (text) => text.replace(/(\.\d*?)0+(?= |$)/, "$1").replace(/\.(?= |$)/, "");
@@ -342,7 +343,7 @@ function runsChart() {
     words: () => paths.map(([name, l]) => name + ": median " + ms(l.median_ms) + " ms over " + l.runs + " runs").join("; "),
     option: (t) => ({
       grid: { left: 8, right: 16, top: 32, bottom: 22, containLabel: true },
-      legend: { top: 0, left: 0, textStyle: { color: t.text } },
+      legend: { top: 0, right: 0, textStyle: { color: t.text } },
       tooltip: { ...base(t).tooltip, trigger: "item", formatter: (p) => tip(p.seriesName, [["run", p.data[0]], ["time", ms(p.data[1]) + " ms"]]) },
       xAxis: axis(t, { type: "value", name: "run", nameLocation: "middle", nameGap: 22, minInterval: 1, splitLine: { show: false } }),
       yAxis: axis(t, { type: paths.length > 1 ? "log" : "value", scale: true, name: "ms", axisLabel: { color: t.muted, formatter: (v) => rate(v) } }),

@@ -3,10 +3,10 @@
 const named = (row) => String(get(row, "name") ?? row[0]);
 
 /** The 95 % intervals of the bars of time. */
-function whiskers(list, t) {
+function whiskers(list, t, most) {
   const at = list.findIndex(([key]) => key === "time_ratio");
   if (at < 0 || !has("time_ratio_low")) return [];
-  const spans = rows.map((r, i) => [i, number(get(r, "time_ratio_low")), number(get(r, "time_ratio_high"))]).filter((s) => s[1] !== null && s[2] !== null);
+  const spans = rows.map((r, i) => [i, number(get(r, "time_ratio_low")), number(get(r, "time_ratio_high"))]).filter((s) => s[1] !== null && s[2] !== null && s[2] <= most);
   return [{
     name: "95 %", type: "custom", z: 5, silent: true, data: spans, encode: { x: [1, 2], y: 0 },
     renderItem: (params, api) => {
@@ -28,35 +28,60 @@ function ends(values) {
   return { min: below * power(low), max: above * power(high) };
 }
 
+/** Where bars are cut so that a few that are very long do not hide what the others say; Infinity: nowhere. */
+function cutAt(values) {
+  const sorted = [...values].sort((a, b) => a - b), usual = sorted[Math.floor(0.75 * (sorted.length - 1))] || 1;
+  return sorted[sorted.length - 1] > 6 * Math.max(usual, 1) ? Math.ceil(2 * Math.max(usual, 1)) : Infinity;
+}
+
 /** xMAdds beside xtime: where they part is the story. */
 function ratiosChart() {
   const list = [["madds_ratio", "MAdds"], ["predicted_ratio", "roofline"], ["time_ratio", "time"], ["reference_ratio", "reference time"]]
     .filter(([key]) => has(key) && rows.some((r) => number(get(r, key)) !== null)).slice(0, 3);
   if (!list.length || rows.length < 2 || rows.length > 60) return null;
+  const most = cutAt(list.flatMap(([key]) => rows.map((r) => number(get(r, key))).filter((v) => v !== null)));
   return chartCard({
-    id: "ratios", title: "Relative to " + named(rows[0]), wide: rows.length > 12,
-    note: has("time_ratio_low") ? "Whiskers: 95 % interval of the paired ratio. Left of 1 is less." : "Left of 1 is less.",
+    id: "ratios", title: "Relative to " + named(rows[0]), wide: rows.length > 12, height: rows.length > 9 ? 70 + rows.length * (8 + 10 * list.length) : null,
+    note: (has("time_ratio_low") ? "Whiskers: 95 % interval of the paired ratio. Left of 1 is less." : "Left of 1 is less.") + (most < Infinity ? " Bars with \u00bb are longer than drawn." : ""),
     words: () => rows.slice(1, 8).map((r) => named(r) + ": " + list.map(([k, n]) => n + " " + shown(get(r, k), "ratio")).join(", ")).join("; "),
     onClick: (e) => e.dataIndex !== undefined && select(e.dataIndex, "chart"),
     option: (t) => {
       const colours = { madds_ratio: t.accent, predicted_ratio: t.muted, time_ratio: t.warm, reference_ratio: t.warm };
       return {
-        grid: { left: 6, right: 26, top: 30, bottom: 4, containLabel: true },
+        grid: { left: 6, right: most < Infinity ? 56 : 26, top: 30, bottom: 4, containLabel: true },
         legend: { top: 0, right: 0, data: list.map((l) => l[1]), textStyle: { color: t.text }, itemWidth: 14, itemHeight: 9 },
         tooltip: { ...base(t).tooltip, trigger: "axis", axisPointer: { type: "shadow" }, formatter: (p) => {
           const r = rows[p[0].dataIndex];
           return tip(named(r), [...list.map(([k, n]) => ["x " + n, shown(get(r, k), "ratio")]), ["95 %", shown(get(r, "interval"), "text")], ["break-even", shown(get(r, "break_even"), "text")]]);
         } },
-        xAxis: axis(t, { type: "value" }),
+        xAxis: axis(t, { type: "value", max: most < Infinity ? most : undefined }),
         yAxis: axis(t, { type: "category", inverse: true, data: rows.map((r) => short(named(r), narrow() ? 16 : 26)), axisLabel: { color: t.text }, splitLine: { show: false } }),
         series: [...list.map(([key, name], k) => ({
           name, type: "bar", barMaxWidth: 12, barGap: "12%", itemStyle: { color: colours[key], borderRadius: [0, 3, 3, 0] },
-          data: rows.map((r) => number(get(r, key))),
+          data: rows.map((r) => number(get(r, key))).map((v) => (v > most ? { value: most, label: { show: true, position: "right", distance: 3, formatter: rate(v) + " \u00bb", color: t.text, fontSize: 11 } } : v)),
           markLine: k ? undefined : { symbol: "none", silent: true, animation: false, label: { show: false }, lineStyle: { color: t.text, type: "dashed" }, data: [{ xAxis: 1 }] },
-        })), ...whiskers(list, t)],
+        })), ...whiskers(list, t, most)],
       };
     },
   });
+}
+
+/** Where names of points stand: beside, above or below, wherever nothing is yet; where there is no room they give way. */
+function placing(box, many) {
+  let placed = [];
+  const meets = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
+  return (p) => {
+    if (p.dataIndex === 0) placed = [];
+    const { width: w, height: h } = p.labelRect, gap = p.rect.width / 2 + 4;
+    const x = p.rect.x + p.rect.width / 2, y = p.rect.y + p.rect.height / 2;
+    placed.push({ x: p.rect.x, y: p.rect.y, w: p.rect.width, h: p.rect.height });
+    const width = document.getElementById(box).clientWidth;
+    const spots = [[x + gap, y - h / 2], [x - gap - w, y - h / 2], [x - w / 2, y - gap - h], [x - w / 2, y + gap], [x + gap, y - h], [x + gap, y], [x - gap - w, y - h], [x - gap - w, y]]
+      .slice(0, many ? 1 : 8).map(([x, y]) => ({ x, y, w, h })).filter((s) => s.x >= 0 && s.x + s.w <= width);
+    const spot = spots.find((s) => !placed.some((o) => meets(s, o))) || { x: x + gap, y: y - h / 2, w, h };
+    placed.push(spot);
+    return { x: spot.x, y: spot.y, align: "left", verticalAlign: "top", hideOverlap: true };
+  };
 }
 
 /** Points of two columns; those of the Pareto set are joined. */
@@ -81,7 +106,7 @@ function pointsChart({ id, title, note, x, y, log, pareto, unitX, unitY }) {
           itemStyle: { color: p.i === 0 && !pareto ? t.muted : onFront.has(p.i) ? t.warm : t.accent, opacity: 0.85, borderColor: p.i === state.selected ? t.text : t.card, borderWidth: p.i === state.selected ? 3 : 1 },
         })),
         label: { show: true, formatter: (p) => short(p.name, 22), position: "right", color: t.text, fontSize: 11.5, textBorderWidth: 0 },
-        labelLayout: { hideOverlap: true },
+        labelLayout: placing("chart-" + id, points.length > 40),
         emphasis: { focus: "none" },
       };
       const front = { name: "Pareto set", type: "line", showSymbol: false, silent: true, z: 2, data: best.map((p) => [p.x, p.y]), lineStyle: { color: t.warm, width: 1.6 } };

@@ -137,7 +137,7 @@ function comparison() {
   even(grid);
   main.append(grid);
   if (rows.length) {
-    const table = new Table({ columns: data.columns, rows, labels: rows.map((r) => shown(r[0], "text")), name: "All figures", noun: "row", onMatching: () => redraw() });
+    const table = new Table({ columns: data.columns, rows, labels: rows.map(named), name: "All figures", noun: "row", onMatching: () => redraw() });
     main.append(table.element);
     state.listeners.push((what) => what === "selected" && redraw("points", "pareto", "predicted"));
   }

@@ -2,12 +2,13 @@
 
 const ROW = 30;
 /** Widths of columns by what they hold, in pixels. */
-const WIDTH = { name: 160, text: 120, shape: 118, count: 88, delta: 88, bytes: 94, ms: 80, ratio: 90, share: 80, efficiency: 74, flag: 64 };
+const WIDTH = { name: 160, text: 120, shape: 126, count: 88, delta: 88, bytes: 94, ms: 80, ratio: 90, share: 80, efficiency: 74, flag: 64 };
 
 class Table {
   /** `lines`: the tree of modules, if there is one, as [level, row or -1, label, cells of a module]. */
   constructor({ columns, rows, labels, lines, kinds, total, name, noun, onMatching }) {
     Object.assign(this, { columns, rows, labels, lines, kinds, total, noun, onMatching });
+    this.nameAt = Math.max(columns.findIndex((c) => c.key === "name"), 0);
     this.sort = null;
     this.filter = { text: "", op: "", kind: "" };
     this.folded = new Set();
@@ -15,11 +16,12 @@ class Table {
     this.active = 0;
     // On screens of usual width what was measured comes before what can be worked out.
     const measured = columns.some((c) => c.key === "time_share");
-    const later = innerWidth < 640 ? ["op", "output_shape", "flops", "bytes", "intensity", "reference_ms", "attainable_ms"]
+    const later = innerWidth < 640 ? ["op", "output_shape", "shape", "flops", "bytes", "intensity", "reference_ms", "attainable_ms"]
       : measured && innerWidth < 1700 ? ["flops", "bytes", "attainable_ms"] : [];
     columns.forEach((c) => (c.shown = c.shown && !later.includes(c.key)));
     this.visible = columns.map((c, i) => (c.shown ? i : -1)).filter((i) => i >= 0);
     this.haystack = rows.map((r, i) => (labels[i] + " " + r.filter((c) => typeof c === "string").join(" ")).toLowerCase());
+    this.longest = Math.max(0, ...labels.slice(0, 2000).map((l) => l.length));
     this.largest = columns.map((c, i) => (c.unit === "share" ? Math.max(...rows.map((r) => number(r[i]) || 0), 1e-9) : 0));
     this.status = el("p", { class: "status", role: "status", "aria-live": "polite" });
     this.head = el("div", { class: "t-head", role: "row", "aria-rowindex": "1" });
@@ -77,8 +79,9 @@ class Table {
     return bar;
   }
 
+  /** Whether a column names the rows: it stays in sight, whatever is scrolled. */
   isName(i) {
-    return i === 0;
+    return i === this.nameAt;
   }
 
   setGrouped(on) {
@@ -212,8 +215,9 @@ class Table {
 
   draw(all) {
     if (all) {
-      this.visible = [0, ...this.visible.filter((i) => i !== 0)];
-      const name = innerWidth < 640 ? 150 : 200;
+      this.visible = [this.nameAt, ...this.visible.filter((i) => !this.isName(i))];
+      // As wide as what it holds, within reason.
+      const name = Math.min(Math.max(150, 8.2 * this.longest + 34), innerWidth < 640 ? 180 : 340);
       const widths = this.visible.map((at) => (this.isName(at) ? name : WIDTH[this.columns[at].unit] || 100));
       this.box.style.setProperty("--cols", widths.map((w, i) => (i === 0 ? "minmax(" + w + "px, 2fr)" : "minmax(" + w + "px, 1fr)")).join(" "));
       this.box.style.setProperty("--width", widths.reduce((a, b) => a + b, 0) + 24 + "px");
