@@ -5,7 +5,7 @@
 #   GATE_BUDGETS  names of budgets (default: all)        GATE_LATENCY  false leaves out limits on latency
 #   GATE_OUTPUT   folder for results                     GATE_DEFER    true: exit 0, the verdict is a later step's
 # Exit code: that of `madd-prof check`: 0 within, 1 breach, 3 cannot tell, 2 usage or input error.
-set -uo pipefail
+set +e -uo pipefail
 
 program="${GATE_BINARY:-}"
 [ -n "$program" ] || program=madd-prof
@@ -30,7 +30,7 @@ case $code in
     0) outcome=pass ;;
     1) outcome=breach ;;
     3) outcome=cannot_tell ;;
-    *) outcome=error ;;
+    *) outcome=error code=2 ;;
 esac
 if [ -s "$out/budgets.err" ]; then
     cat "$out/budgets.err" >&2
