@@ -65,8 +65,9 @@ impl Config {
     /// # Errors
     /// If it is no TOML or holds keys or values that mean nothing.
     pub fn parse(text: &str) -> Result<Config> {
-        let table: Table =
-            text.parse().map_err(|e: toml::de::Error| Error::input(e.to_string().trim_end().to_string()))?;
+        let table: Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| Error::input(format!("{}{}", place(text, e.span()), e.message())))?;
         let mut config = Config::default();
         for (key, value) in &table {
             match key.as_str() {
@@ -105,6 +106,14 @@ impl Config {
         config.text = text.to_string();
         Ok(config)
     }
+}
+
+/// Where in a text something begins, for the beginning of a message.
+fn place(text: &str, span: Option<std::ops::Range<usize>>) -> String {
+    let Some(before) = span.and_then(|s| text.get(..s.start.min(text.len()))) else { return String::new() };
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: ")
 }
 
 pub(crate) fn unknown(key: &str, known: &[&str]) -> Error {

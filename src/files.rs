@@ -66,7 +66,10 @@ pub fn abandon() {
 
 /// The error for a file that cannot be written.
 pub fn cannot_write(path: &Path, e: &io::Error) -> Error {
-    let error = Error::input(format!("cannot be written: {e}")).in_file(path);
+    // Where the temporary file would have been says nothing to whoever asked for this one.
+    let text = e.to_string();
+    let why = text.split(" at path ").next().unwrap_or(&text);
+    let error = Error::input(format!("cannot be written: {why}")).in_file(path);
     match e.kind() {
         io::ErrorKind::NotFound => error.hint("its folder does not exist"),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

@@ -251,7 +251,10 @@ impl Snapshot {
         let mut values = BTreeMap::new();
         for (metric, key, _) in METRICS {
             let n = match metric {
-                Metric::Bytes => ["weight_bytes", "read_bytes", "write_bytes"].iter().map(|k| total(k)).sum(),
+                Metric::Bytes => {
+                    let parts = ["weight_bytes", "read_bytes", "write_bytes"];
+                    parts.iter().try_fold(0u64, |sum, k| sum.checked_add(total(k)?))
+                }
                 _ => total(key),
             };
             let Some(n) = n else { continue };

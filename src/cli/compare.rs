@@ -23,15 +23,20 @@ pub fn run(args: &CompareArgs) -> Result<u8> {
     if names.len() < 2 {
         return Err(Error::usage("one model has nothing to be compared with").hint("name two or more, or `zoo`"));
     }
-    let mut runners = Vec::new();
+    let bindings = args.binding.bindings()?;
+    let (mut runners, mut bound) = (Vec::new(), Vec::new());
     for name in &names {
-        match runner(name, args) {
-            Ok(r) => runners.push(r),
+        match runner(name, &bindings, args) {
+            Ok((r, own)) => {
+                runners.push(r);
+                bound.push(own);
+            }
             // Of a list that nobody spelled out, what does not fit is left out.
             Err(e) if is_list => note(args.quiet, &format!("{name} is left out: {}", e.message())),
             Err(e) => return Err(e),
         }
     }
+    load::all_fit(&bindings, &bound)?;
     let mut warnings = Vec::new();
     if !args.no_run {
         warnings = race::conditions(&args.measure);
@@ -40,7 +45,10 @@ pub fn run(args: &CompareArgs) -> Result<u8> {
     warnings.iter().for_each(|w| note(args.quiet, w));
     let mut list: Vec<Candidate> = runners.into_iter().map(|r| r.candidate).collect();
     candidates::mark_pareto(&mut list);
-    let heading = format!("{} · {}", plural(list.len(), "model"), race::how(&args.measure));
+    let mut heading = plural(list.len(), "model");
+    if !args.no_run {
+        heading = format!("{heading} · {}", race::how(&args.measure));
+    }
     let known = list.iter().any(|c| c.top1.is_some());
     let mut grid = candidates::grid("models", heading, &list, known);
     grid.heading_key = "title";
@@ -128,9 +136,10 @@ fn is_image(name: &str) -> bool {
     zoo::build(name).is_ok_and(|spec| rank(&spec) == Some(4))
 }
 
-fn runner(name: &str, args: &CompareArgs) -> Result<Runner> {
+fn runner(name: &str, bindings: &Bindings, args: &CompareArgs) -> Result<(Runner, Bindings)> {
     let loaded = load::load(name)?;
-    let model = load::build(&loaded, &Bindings::default())?;
+    let own = load::fitting(&loaded, bindings);
+    let model = load::build(&loaded, &own)?;
     for text in &model.notes {
         note(args.quiet, &format!("{}: {text}", loaded.name));
     }
@@ -140,7 +149,7 @@ fn runner(name: &str, args: &CompareArgs) -> Result<Runner> {
     }
     runner.weights = super::switches::weights(&loaded);
     runner.candidate.top1 = top1(&loaded, &runner)?;
-    Ok(runner)
+    Ok((runner, own))
 }
 
 /// Published accuracy: of a built-in network as it was asked for, or of a file that goes by such a name and has its exact counts.

@@ -66,7 +66,7 @@ pub fn run(args: &CountArgs) -> Result<u8> {
     if output::format(&args.output)?.name == "xlsx" && report.image.is_none() && !report.model.bound.is_empty() {
         // A workbook follows the free dims; where no polynomial is found its rows are constants.
         let dims: Vec<String> = report.model.bound.keys().cloned().collect();
-        let mut free = args.model.bindings()?;
+        let mut free = args.model.binding.bindings()?;
         free.dims.retain(|name, _| !dims.contains(name));
         let spec = load::load(&args.model.model)?.spec;
         report.symbolic = analysis::symbolic::symbolic(&spec, &free, &dims).ok();
@@ -108,7 +108,7 @@ pub fn settle(quiet: bool, model: &Model, analysis: &mut Analysis, inputs: &[Ten
 /// # Errors
 /// If the file is no profile.
 pub fn imported(view: &ViewArgs, model: &Model) -> Result<Option<Joined>> {
-    let import = view.import_profile.as_deref().map(import::read).transpose()?;
+    let import = (!view.import_profile.is_empty()).then(|| import::read(&view.import_profile)).transpose()?;
     Ok(import.map(|i| i.join(&model.graph)))
 }
 

@@ -2,7 +2,7 @@
 
 use super::args::DiffArgs;
 use super::check::file_bytes;
-use super::{CHECK_FAILED, FINE, load, output, revision};
+use super::{CHECK_FAILED, FINE, load, note, output, revision};
 use crate::analysis::analyze;
 use crate::budget::diff::{Change, Kind, diff};
 use crate::budget::snapshot::{METRICS, Row, Value};
@@ -22,11 +22,9 @@ use std::path::Path;
 pub fn run(args: &DiffArgs) -> Result<u8> {
     output::grid_format(&args.output)?;
     let bindings = args.binding.bindings()?;
-    let base = side(&args.base, &bindings)?;
-    let head = side(&args.head, &bindings)?;
-    if let Some(dim) = bindings.dims.keys().find(|d| !base.1.contains(d) && !head.1.contains(d)) {
-        return Err(Error::usage(format!("--dim {dim}: neither of the two has such a free dim")));
-    }
+    let base = side(&args.base, &bindings, args.quiet)?;
+    let head = side(&args.head, &bindings, args.quiet)?;
+    load::all_fit(&bindings, &[base.1, head.1])?;
     let (base, head) = (base.0, head.0);
     let changes = diff(&base, &head);
     let grid = grid(&base, &head, &changes, args);
@@ -40,26 +38,23 @@ fn is_report(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"))
 }
 
-/// One side, with the names of its free dims.
-fn side(text: &str, bindings: &Bindings) -> Result<(Snapshot, Vec<String>)> {
+/// One side, with those of the bindings that it has a dim or an input for.
+fn side(text: &str, bindings: &Bindings, quiet: bool) -> Result<(Snapshot, Bindings)> {
     if let Some((rev, path)) = revision::split(text).filter(|(_, p)| is_report(Path::new(p))) {
         let home = files::Folder::new()?;
         let file = revision::take(rev, path, None, &home)?;
-        return Ok((report(&file, text)?, Vec::new()));
+        return Ok((report(&file, text)?, Bindings::default()));
     }
     let path = Path::new(text);
     if is_report(path) {
-        return Ok((report(path, text)?, Vec::new()));
+        return Ok((report(path, text)?, Bindings::default()));
     }
     let opened = revision::open(text, None)?;
-    let dims = revision::dims(&opened.loaded);
-    let mut own = bindings.clone();
-    own.dims.retain(|name, _| dims.contains(name));
-    own.shapes.retain(|name, _| opened.loaded.spec.graph.inputs.iter().any(|v| v.name == *name));
-    own.values.retain(|name, _| opened.loaded.spec.graph.inputs.iter().any(|v| v.name == *name));
+    let own = load::fitting(&opened.loaded, bindings);
     let model = load::build(&opened.loaded, &own)?;
+    model.notes.iter().for_each(|n| note(quiet, &format!("{text}: {n}")));
     let bytes = file_bytes(&opened.loaded);
-    Ok((Snapshot::of(&opened.loaded.name, &model, &analyze(&model.graph), bytes), dims))
+    Ok((Snapshot::of(&opened.loaded.name, &model, &analyze(&model.graph), bytes), own))
 }
 
 fn report(file: &Path, text: &str) -> Result<Snapshot> {

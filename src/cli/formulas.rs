@@ -53,7 +53,7 @@ fn check(spec: &ModelSpec, dims: &[String], bindings: &Bindings) -> Result<()> {
 /// If a dim is not free or the model cannot be counted.
 pub fn symbolic(args: &CountArgs) -> Result<u8> {
     output::grid_format(&args.output)?;
-    let bindings = args.model.bindings()?;
+    let bindings = args.model.binding.bindings()?;
     let loaded = load::load(&args.model.model)?;
     let dims: Vec<String> = args.symbolic.iter().map(|d| d.trim().to_string()).filter(|d| !d.is_empty()).collect();
     check(&loaded.spec, &dims, &bindings)?;
@@ -184,7 +184,7 @@ fn formulas(name: &str, s: &Symbolic, all: bool) -> Grid {
 /// If the dim is not free or the model cannot be counted at one of the sizes.
 pub fn sweep(args: &CountArgs, dim: &str, sizes: &[usize]) -> Result<u8> {
     output::grid_format(&args.output)?;
-    let bindings = args.model.bindings()?;
+    let bindings = args.model.binding.bindings()?;
     let loaded = load::load(&args.model.model)?;
     check(&loaded.spec, &[dim.to_string()], &bindings)?;
     let at = |n: usize| -> Result<(Analysis, Vec<String>)> {

@@ -24,7 +24,9 @@ pub fn run(args: &InitArgs) -> Result<u8> {
             .hint("--force writes it anew, `--output -` prints to compare"));
     }
     let folder = target.parent().filter(|p| !p.as_os_str().is_empty() && !to_stdout).unwrap_or(Path::new("."));
-    let bindings = args.binding.bindings_without_config()?;
+    // A file that is written anew may be broken as it is.
+    let without = args.force && args.binding.config.is_none();
+    let bindings = if without { args.binding.bindings_without_config()? } else { args.binding.bindings()? };
     let mut text = String::from(HEAD);
     let mut names: Vec<String> = Vec::new();
     for model in &args.models {

@@ -58,7 +58,7 @@ pub fn load(model: &str) -> Result<Loaded> {
 /// # Errors
 /// As [`load`], or if a dim is unbound or a node contradicts its operator.
 pub fn model(args: &ModelArgs) -> Result<(Loaded, Model)> {
-    let bindings = args.bindings()?;
+    let bindings = args.binding.bindings()?;
     let loaded = load(&args.model)?;
     let model = build(&loaded, &bindings)?;
     Ok((loaded, model))
@@ -73,7 +73,7 @@ pub fn model_and_inputs(
     file: Option<&Path>,
 ) -> Result<(Loaded, Model, Option<Vec<(String, Tensor)>>)> {
     let given = file.map(crate::tensor::npz::read).transpose()?;
-    let mut bindings = args.bindings()?;
+    let mut bindings = args.binding.bindings()?;
     let loaded = load(&args.model)?;
     if let Some(given) = &given {
         bindings_of(&loaded.spec, given, &mut bindings);
@@ -92,6 +92,43 @@ pub fn build(loaded: &Loaded, bindings: &Bindings) -> Result<Model> {
         None => e,
     };
     ir::build(&loaded.spec, bindings).map_err(in_file)
+}
+
+/// Of bindings that are meant for several models, those that this one has a dim or an input for.
+pub fn fitting(loaded: &Loaded, bindings: &Bindings) -> Bindings {
+    let mut own = bindings.clone();
+    let has = |name: &String| loaded.spec.graph.inputs.iter().any(|v| v.name == *name);
+    let dims = dims(loaded);
+    own.dims.retain(|name, _| dims.contains(name));
+    own.shapes.retain(|name, _| has(name));
+    own.values.retain(|name, _| has(name));
+    own
+}
+
+/// The first name bound for several models that none of them has, as an error.
+///
+/// # Errors
+/// If there is one.
+pub fn all_fit(bindings: &Bindings, models: &[Bindings]) -> Result<()> {
+    let nobody = |flag: &str, name: &str, what: &str| {
+        Err(Error::usage(format!("{flag} {name}: none of the models has such {what}")))
+    };
+    if let Some(name) = bindings.dims.keys().find(|n| !models.iter().any(|m| m.dims.contains_key(*n))) {
+        return nobody("--dim", name, "a free dim");
+    }
+    if let Some(name) = bindings.shapes.keys().find(|n| !models.iter().any(|m| m.shapes.contains_key(*n))) {
+        return nobody("--input-shape", name, "an input");
+    }
+    if let Some(name) = bindings.values.keys().find(|n| !models.iter().any(|m| m.values.contains_key(*n))) {
+        return nobody("--value", name, "an input");
+    }
+    Ok(())
+}
+
+/// The names of a model's free dims.
+pub fn dims(loaded: &Loaded) -> Vec<String> {
+    let dims = loaded.spec.graph.inputs.iter().flat_map(|v| v.shape.iter().flatten());
+    dims.filter_map(|d| if let DimSpec::Named(n) = d { Some(n.clone()) } else { None }).collect()
 }
 
 /// The bindings that given arrays imply: shapes of inputs whose declaration leaves a dim free.

@@ -74,9 +74,16 @@ pub fn main() -> ExitCode {
     if about::asks_for_long_version(&arguments) {
         return ExitCode::from(finish(output::print(about::long_version().as_bytes()).map(|()| FINE)));
     }
+    let first = arguments.get(1).and_then(|a| a.to_str()).map(str::to_string);
     let cli = match parse(with_default_command(arguments)) {
         Ok(cli) => cli,
-        Err(e) => return ExitCode::from(explain(&e)),
+        Err(e) => {
+            let code = explain(&e);
+            if let Some((word, command)) = first.as_deref().and_then(nearest_command) {
+                output::complain(&format!("  hint: there is no command '{word}'; did you mean '{command}'?"));
+            }
+            return ExitCode::from(code);
+        }
     };
     // Without a handler the system ends the process, which leaves a temporary file at worst.
     let _ = ctrlc::set_handler(interrupted);
@@ -121,6 +128,25 @@ fn with_default_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
         arguments.insert(1, "profile".into());
     }
     arguments
+}
+
+/// The command that a word which is none, nor a file or network, may have been meant for.
+fn nearest_command(word: &str) -> Option<(String, &'static str)> {
+    let names = args::command_names();
+    if names.contains(&word) || word.starts_with('-') || std::path::Path::new(word).exists() || crate::zoo::knows(word)
+    {
+        return None;
+    }
+    let letters = |w: &str| {
+        let mut letters: Vec<char> = w.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    // A few letters too many, too few or in another order: most begin right.
+    let near = |name: &&&str| {
+        letters(name) == letters(word) || (word.len() > 2 && (name.starts_with(word) || word.starts_with(**name)))
+    };
+    names.iter().find(near).map(|name| (crate::error::printable(word), *name))
 }
 
 /// Prints what clap has to say and gives the exit code.

@@ -97,12 +97,8 @@ pub fn look(s: &Subject, limit: &Limit, c: &Counted, folder: &Path, quiet: bool)
 fn models(c: &Counted, text: &str, folder: &Path, threads: usize, seconds: f64, quiet: bool) -> Result<Race> {
     let other = revision::open(text, Some(folder))?;
     let model = load::build(&c.loaded, &c.bindings)?;
-    let mut bindings = c.bindings.clone();
     // Dims that only one of the two has are bound for that one.
-    let names: Vec<String> = revision::dims(&other.loaded);
-    bindings.dims.retain(|name, _| names.contains(name));
-    bindings.shapes.retain(|name, _| other.loaded.spec.graph.inputs.iter().any(|v| v.name == *name));
-    let base = load::build(&other.loaded, &bindings)?;
+    let base = load::build(&other.loaded, &load::fitting(&other.loaded, &c.bindings))?;
     for m in [&model, &base] {
         load::check_memory(&analyze(&m.graph), 4)?;
     }

@@ -3,7 +3,6 @@
 
 use super::load::{self, Loaded};
 use crate::error::{Error, Result};
-use crate::ops::spec::DimSpec;
 use crate::{files, onnx};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,12 +14,6 @@ pub struct Opened {
     pub loaded: Loaded,
     /// A model from git has its data mapped from here.
     pub _home: Option<files::Folder>,
-}
-
-/// The names of a model's free dims.
-pub fn dims(loaded: &Loaded) -> Vec<String> {
-    let dims = loaded.spec.graph.inputs.iter().flat_map(|v| v.shape.iter().flatten());
-    dims.filter_map(|d| if let DimSpec::Named(n) = d { Some(n.clone()) } else { None }).collect()
 }
 
 /// Splits `main:models/a.onnx`. What exists as a file is a file, whatever its name; a single letter before the colon is a drive.

@@ -5,7 +5,6 @@ use super::break_even::{self, Sweep};
 use super::load::{self, Loaded};
 use super::race::{Runner, race};
 use super::{FINE, budget, note, output, per_layer, progress::Progress, switches};
-use crate::config::Config;
 use crate::engine::Path as KernelPath;
 use crate::error::{Error, Result};
 use crate::ir::{self, Bindings};
@@ -40,7 +39,7 @@ pub fn run(args: &VariantsArgs) -> Result<u8> {
     if args.emit.is_some() && args.apply.len() != 1 {
         return Err(Error::usage("--emit writes one model").hint("say which with --apply, once"));
     }
-    let bindings = bindings(args)?;
+    let bindings = args.binding.bindings()?;
     let loaded = match &layer {
         Some(layer) => Loaded { name: layer.to_string(), path: None, spec: layer.model()? },
         None => load::load(args.model.as_deref().unwrap_or_default())?,
@@ -175,13 +174,6 @@ fn sets(args: &VariantsArgs) -> Result<Vec<Vec<Choice>>> {
     }
     let one = |text: &String| text.split(',').map(Choice::parse).collect::<Result<Vec<_>>>();
     args.apply.iter().map(one).collect()
-}
-
-pub(super) fn bindings(args: &VariantsArgs) -> Result<Bindings> {
-    let here = std::env::current_dir().unwrap_or_default();
-    let rules = Arc::new(Config::find(None, &here)?.rules);
-    let dims = args.dims.iter().cloned().collect();
-    Ok(Bindings { dims, shapes: args.shapes.iter().cloned().collect(), values: BTreeMap::new(), rules })
 }
 
 /// Models with their names, in the order asked for.

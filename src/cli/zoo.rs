@@ -1,11 +1,13 @@
 //! `zoo`: the built-in networks.
 
-use super::args::{ZooArgs, ZooCommand};
+use super::args::{OutputArgs, ZooArgs, ZooCommand};
 use super::{FINE, load, output};
 use crate::analysis;
-use crate::error::Result;
+use crate::error::{Result, printable};
 use crate::ir::Bindings;
-use crate::units::{exact, si};
+use crate::report::Cell;
+use crate::report::grid::{Grid, GridColumn};
+use crate::units::{exact, plural};
 use crate::{onnx, report, zoo};
 use std::path::Path;
 
@@ -15,7 +17,7 @@ use std::path::Path;
 /// If a name or knob is unknown, or the file cannot be written.
 pub fn run(args: &ZooArgs) -> Result<u8> {
     match &args.command {
-        ZooCommand::List { filter } => list(filter.as_deref()),
+        ZooCommand::List { filter, output } => list(filter.as_deref(), output),
         ZooCommand::Show { name } => show(name),
         ZooCommand::Export { name, output } => export(name, output),
     }
@@ -26,7 +28,8 @@ fn counted(name: &str) -> Result<analysis::Totals> {
     Ok(analysis::analyze(&load::build(&loaded, &Bindings::default())?.graph).totals)
 }
 
-fn list(filter: Option<&str>) -> Result<u8> {
+fn list(filter: Option<&str>, args: &OutputArgs) -> Result<u8> {
+    output::grid_format(args)?;
     let mut rows = Vec::new();
     for info in zoo::list()? {
         let wanted = filter.unwrap_or("").to_ascii_lowercase();
@@ -36,19 +39,37 @@ fn list(filter: Option<&str>) -> Result<u8> {
         let totals = counted(info.name)?;
         let top1 = zoo::show(info.name)?.published.iter().find_map(|p| p.top1_pct.filter(|_| p.at == info.name));
         rows.push(vec![
-            info.name.to_string(),
-            si(totals.params),
-            si(totals.work.madds),
-            top1.map_or("-".into(), |t| format!("{t:.1}")),
-            info.knobs.join(","),
-            info.about.to_string(),
+            Cell::Name(info.name.to_string()),
+            Cell::Count(totals.params),
+            Cell::Count(totals.work.madds),
+            top1.map_or(Cell::Blank, Cell::Ratio),
+            Cell::Text(info.knobs.join(",")),
+            Cell::Text(info.about.to_string()),
         ]);
     }
-    let heads = ["Name", "Params", "MAdds", "Top-1 %", "Knobs", "About"];
-    let mut text = report::simple_table(&heads, &rows, &[false, true, true, true], super::width());
-    text.push_str("\nA name stands wherever a file does: madd-prof count mobilenet_v2@width=0.5,res=192\n");
-    text.push_str("Top-1 is what the authors published, not measured here: weights are random.\n");
-    output::print(text.as_bytes())?;
+    let grid = Grid {
+        name: "networks",
+        heading: match filter {
+            Some(f) => format!("{} with '{}'", plural(rows.len(), "built-in network"), printable(f)),
+            None => plural(rows.len(), "built-in network"),
+        },
+        heading_key: "title",
+        columns: vec![
+            GridColumn::new("name", "Name"),
+            GridColumn::new("params", "Params"),
+            GridColumn::new("madds", "MAdds"),
+            GridColumn::new("top1_pct", "Top-1 %"),
+            GridColumn::new("knobs", "Knobs").yields(1),
+            GridColumn::new("about", "About"),
+        ],
+        rows,
+        notes: vec![
+            "A name stands wherever a file does: madd-prof count mobilenet_v2@width=0.5,res=192".into(),
+            "Top-1 is what the authors published, not measured here: weights are random.".into(),
+        ],
+        ..Grid::default()
+    };
+    output::show_grid(&grid, args)?;
     Ok(FINE)
 }
 

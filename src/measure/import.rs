@@ -17,7 +17,7 @@ use crate::engine::Path;
 use crate::error::{Error, Result};
 use crate::ir::{Graph, NodeId};
 use serde_json::Value;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 
 /// What a runtime measured.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -37,6 +37,8 @@ pub struct Import {
 pub struct Row {
     /// As the runtime calls it.
     pub name: String,
+    /// The source nodes it came from, where the file names them.
+    pub parts: Vec<String>,
     /// What the runtime says it does: its operator.
     pub op: String,
     /// The kernel or provider, where the file tells.
@@ -93,17 +95,44 @@ const READERS: &[(&str, fn(&File) -> Option<Result<Import>>)] = &[
 struct File {
     text: String,
     json: Option<Value>,
+    /// What TensorRT says about its layers, from a file of its own.
+    layers: Option<Value>,
 }
 
-/// Reads a profile of any runtime known.
-///
-/// # Errors
-/// If the file cannot be read or is no profile of a runtime known.
-pub fn read(path: &FilePath) -> Result<Import> {
+/// Longest run that is believed, in seconds: beyond it a file is broken.
+const LONGEST_S: f64 = 1e9;
+
+fn open(path: &FilePath) -> Result<File> {
     let text = std::fs::read(path).map_err(|e| Error::input(format!("cannot be read: {e}")).in_file(path))?;
     let text = String::from_utf8_lossy(&text).into_owned();
     let json = if text.trim_start().starts_with(['[', '{']) { parsed(&text) } else { None };
-    let file = File { text, json };
+    Ok(File { text, json, layers: None })
+}
+
+/// Reads a profile of any runtime known: one file, and TensorRT's layer information where that is given as well.
+///
+/// # Errors
+/// If a file cannot be read, none or several are a profile of a runtime known, or one holds no time.
+pub fn read(paths: &[PathBuf]) -> Result<Import> {
+    let (mut file, mut layers): (Option<(&FilePath, File)>, _) = (None, None);
+    for path in paths {
+        let one = open(path)?;
+        match (one.json.as_ref().filter(|j| tensorrt::is_layer_info(j)), &file) {
+            (Some(info), _) => layers = Some(info.clone()),
+            (None, None) => file = Some((path, one)),
+            (None, Some((first, _))) => {
+                return Err(Error::usage(format!("--import-profile: {} is a profile already", first.display()))
+                    .in_file(path)
+                    .hint("a second file can only be what trtexec --exportLayerInfo writes"));
+            }
+        }
+    }
+    let Some((path, mut file)) = file else {
+        return Err(Error::usage("--import-profile: layer information holds no times")
+            .in_file(paths.first().map_or(FilePath::new(""), PathBuf::as_path))
+            .hint("give the file of trtexec --exportProfile too"));
+    };
+    file.layers = layers;
     let found = READERS.iter().find_map(|(_, read)| read(&file));
     let import = found.unwrap_or_else(|| {
         let known: Vec<&str> = READERS.iter().map(|r| r.0).collect();
@@ -112,6 +141,9 @@ pub fn read(path: &FilePath) -> Result<Import> {
     let import = import.map_err(|e| e.in_file(path))?;
     if import.rows.iter().all(|r| r.seconds <= 0.0) {
         return Err(Error::input(format!("{} wrote no time of any operator into it", import.runtime)).in_file(path));
+    }
+    if import.rows.iter().map(|r| r.seconds).chain(import.walls_s.iter().copied()).sum::<f64>() > LONGEST_S {
+        return Err(Error::input(format!("{} wrote times into it that cannot be", import.runtime)).in_file(path));
     }
     Ok(import)
 }

@@ -135,6 +135,8 @@ fn is_boundary(c: char) -> bool {
     !c.is_alphanumeric()
 }
 
+/// What TensorRT's Myelin puts behind a name.
+const MYELIN: &str = "_myl";
 /// Names longer than this are not searched inside.
 const LONGEST_NAME: usize = 4096;
 /// Most cells of an alignment; longer sequences are placed greedily.
@@ -186,8 +188,17 @@ impl<'a> Mapper<'a> {
             names.insert(&node.name, i);
         }
         names.remove("");
+        // TensorRT's Myelin writes names with `_` for `.` and a number of its own behind.
+        let flat: Vec<(String, usize)> = if self.rows.iter().any(|r| r.name.contains(MYELIN)) {
+            names.iter().filter(|(n, _)| n.contains('.')).map(|(n, i)| (n.replace('.', "_"), *i)).collect()
+        } else {
+            Vec::new()
+        };
+        flat.iter().for_each(|(n, i)| _ = names.entry(n).or_insert(*i));
         for (r, row) in self.rows.iter().enumerate() {
-            let mut found = found_in(&row.name, &names);
+            let said: Vec<usize> = row.parts.iter().filter_map(|p| names.get(p.as_str()).copied()).collect();
+            let name = row.name.split_once(MYELIN).map_or(row.name.as_str(), |(n, _)| n);
+            let mut found = if said.is_empty() { found_in(name, &names) } else { said };
             if let Some((first, last)) = between(&row.name, &names) {
                 found.extend(first..=last);
             }
@@ -228,15 +239,15 @@ impl<'a> Mapper<'a> {
         if !kinds(&n.op_type).iter().any(|k| kinds(&r.op).contains(k)) {
             return 0;
         }
-        let elements = |d: &[usize]| d.iter().product::<usize>();
+        let elements = |d: &[usize]| d.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         let of = |v: Option<&Option<ValueId>>| {
             let fact = &self.graph.value((*v?)?).fact;
-            fact.shape.concrete().map(|d| elements(&d))
+            fact.shape.concrete().and_then(|d| elements(&d))
         };
         let same = |a: Option<usize>, b: Option<usize>| a.zip(b).map(|(a, b)| a == b);
-        let output = same(of(n.outputs.first()), r.output.as_deref().map(elements));
-        let input = same(of(n.inputs.first()), r.inputs.first().map(|d| elements(d)));
-        let second = same(of(n.inputs.get(1)), r.inputs.get(1).map(|d| elements(d)));
+        let output = same(of(n.outputs.first()), r.output.as_deref().and_then(elements));
+        let input = same(of(n.inputs.first()), r.inputs.first().and_then(|d| elements(d)));
+        let second = same(of(n.inputs.get(1)), r.inputs.get(1).and_then(|d| elements(d)));
         match (output, input, second) {
             (Some(false), ..) => 0,
             (None, Some(false), Some(false)) => 0,

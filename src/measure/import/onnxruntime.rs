@@ -40,6 +40,7 @@ fn import(events: &[Value]) -> Result<Import> {
             seconds: 0.0,
             output: shapes(&args["output_type_shape"]).into_iter().next(),
             inputs: shapes(&args["input_type_shape"]),
+            ..Row::default()
         };
         (key, seconds(e), row)
     };

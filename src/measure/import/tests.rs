@@ -50,11 +50,20 @@ fn graph() -> Graph {
 
 /// Rows as `name: nodes by how`, and the sum of their milliseconds.
 fn joined(content: &str) -> (String, Vec<String>, f64) {
+    joined_all(&[content])
+}
+
+/// The same of several files.
+fn joined_all(contents: &[&str]) -> (String, Vec<String>, f64) {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("profile");
-    std::fs::write(&path, content).unwrap();
+    let write = |(i, content): (usize, &&str)| {
+        let path = dir.path().join(format!("profile{i}"));
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let paths: Vec<_> = contents.iter().enumerate().map(write).collect();
     let graph = graph();
-    let joined = read(&path).unwrap().join(&graph);
+    let joined = read(&paths).unwrap().join(&graph);
     let nodes = |c: &[NodeId]| c.iter().map(|&id| graph.node(id).name.as_str()).collect::<Vec<_>>().join(" ");
     let rows = joined.import.rows.iter().zip(&joined.covers);
     let lines = rows.map(|(r, (c, by))| format!("{}: {} by {}", r.name, nodes(c), by.name())).collect();
@@ -135,6 +144,99 @@ fn tensorrt_lists_the_parts_of_a_fused_layer() {
 }
 
 #[test]
+fn tensorrt_copies_serve_their_layer_and_layer_information_names_what_myelin_compiled() {
+    // As trtexec 8.6 and 10 write it.
+    let text = r#"[
+  { "count" : 625 }
+, { "name" : "Reformatting CopyNode for Input Tensor 0 to /conv1/Conv + PWN(/relu/Relu)", "timeMs" : 36.6844, "averageMs" : 0.058695, "medianMs" : 0.0584, "percentage" : 1.20497 }
+, { "name" : "/conv1/Conv + PWN(/relu/Relu)", "timeMs" : 41.4232, "averageMs" : 0.0662771, "medianMs" : 0.066, "percentage" : 1.36062 }
+, { "name" : "/relu/Relu_output_0 copy", "timeMs" : 0, "averageMs" : 0.01, "medianMs" : 0, "percentage" : 0 }
+, { "name" : "/conv2/Conv_myl0_1", "timeMs" : 39.2477, "averageMs" : 0.0627963, "medianMs" : 0.06, "percentage" : 1.28917 }
+, { "name" : "__myl_AddMax_myl0_2", "timeMs" : 12.5, "averageMs" : 0.02, "medianMs" : 0.02, "percentage" : 0.4 }
+]"#;
+    let (_, rows, ms) = joined(text);
+    assert_eq!(rows[1], "/conv1/Conv + PWN(/relu/Relu): /conv1/Conv /relu/Relu /bn/BN by name");
+    assert!(rows[0].ends_with("by name") && rows[2].ends_with("by name") && !rows[2].contains("/Add"), "{rows:?}");
+    assert!(rows[3].contains("/conv2/Conv") && rows[4] == "__myl_AddMax_myl0_2:  by nothing", "{rows:?}");
+    assert!((ms - 0.2177684).abs() < 1e-9, "{ms}");
+    let info = "{\"Layers\": [{\"Name\": \"/conv2/Conv_myl0_1\", \"LayerType\": \"gemm\", \"Metadata\": \"[ONNX Layer: /conv2/Conv]\"},
+        {\"Name\": \"__myl_AddMax_myl0_2\", \"LayerType\": \"kgen\", \"TacticName\": \"__myl_AddMax_0x1\",
+         \"Metadata\": \"[ONNX Layer: /Add]\\u001e[ONNX Layer: /relu_1/Relu]\"}], \"Bindings\": [\"x\", \"y\"]}";
+    for files in [[text, info], [info, text]] {
+        let (_, rows, _) = joined_all(&files);
+        assert_eq!(rows[3], "/conv2/Conv_myl0_1: /conv2/Conv by name");
+        assert_eq!(rows[4], "__myl_AddMax_myl0_2: /Add /relu_1/Relu by name");
+    }
+}
+
+#[test]
+fn tflite_start_up_is_no_run_and_a_delegate_is_what_it_did() {
+    // As `benchmark_model` writes it: tables of the start-up first, and of the runs the one in their order first.
+    let start = "Profiling Info for Benchmark Initialization:
+============================== Run Order ==============================
+node type, start, first, avg_ms, %, cdf%, mem KB, times called, name
+ModifyGraphWithDelegate, 0, 413.346, 413.346, 56.67%, 56.67%, 1748, 1, ModifyGraphWithDelegate/0
+AllocateTensors, 255.36, 316.039, 158.023, 43.33%, 100%, 0, 2, AllocateTensors/0
+
+Number of nodes executed: 2
+============================== Summary by node type ==============================
+node type, count, avg_ms, avg %, cdf %, mem KB, times called
+AllocateTensors, 1, 0.029, 100%, 100%, 0, 1
+
+Timings (microseconds): count=1 curr=29
+Memory (bytes): count=0
+2 nodes observed
+
+
+Operator-wise Profiling Info for Regular Benchmark Runs:
+============================== Run Order ==============================
+node type, start, first, avg_ms, %, cdf%, mem KB, times called, name
+";
+    let plain = "CONV_2D, 0, 0.11, 0.8, 44.8994%, 44.8994%, 0, 1, [model/a/Relu;model/a/bn]:0
+CONV_2D, 0.0931277, 0.034, 1.0, 44.5203%, 89.4197%, 0, 1, [model/b/Conv2D]:1
+ADD, 0.12, 0.03, 0.1, 5.5%, 95%, 0, 1, [model/add]:2
+RELU, 0.123291, 0.026, 0.1, 5.1393%, 100%, 0, 1, [Identity]:3
+
+============================== Top by Computation Time ==============================
+node type, start, first, avg_ms, %, cdf%, mem KB, times called, name
+CONV_2D, 0, 0.11, 1.0, 44.8994%, 44.8994%, 0, 1, [model/b/Conv2D]:1
+";
+    let (runtime, rows, ms) = joined(&format!("{start}{plain}"));
+    assert_eq!((runtime.as_str(), rows.len()), ("TFLite", 4));
+    assert!(rows[0].starts_with("model/a/Relu;model/a/bn: /conv1/Conv"), "{rows:?}");
+    assert!(rows[3].starts_with("Identity: /relu_1/Relu"), "{rows:?}");
+    assert!((ms - 2.0).abs() < 1e-9, "{ms}");
+    let delegated = "TfLiteXNNPackDelegate, 0, 2.1, 2.05, 100%, 100%, 0, 1, [Identity]:4
+
+Number of nodes executed: 1
+Delegate internal:
+============================== Run Order ==============================
+node type, start, first, avg_ms, %, cdf%, mem KB, times called, name
+Convolution (NHWC, F32) IGEMM, 0, 0.9, 0.8, 40%, 40%, 0, 1, Delegate/Convolution (NHWC, F32) IGEMM:0
+Convolution (NHWC, F32) IGEMM, 0.8, 1.1, 1.0, 50%, 90%, 0, 1, Delegate/Convolution (NHWC, F32) IGEMM:1
+Add (ND, F32), 1.8, 0.2, 0.2, 10%, 100%, 0, 1, Delegate/Add (ND, F32):2
+
+";
+    let (_, rows, ms) = joined(&format!("{start}{delegated}"));
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert!(rows[0].starts_with("Delegate/Convolution (NHWC, F32) IGEMM:0: /conv1/Conv"), "{rows:?}");
+    assert!(rows[2].contains(": /Add"), "{rows:?}");
+    assert!((ms - 2.0).abs() < 1e-9, "{ms}");
+    // What is printed where no file is asked for: brackets, and tabs or wide gaps.
+    for gap in ["\t", "    "] {
+        let text = start.to_string()
+            + "CONV_2D, 0, 0.11, 0.8, 80%, 80%, 0, 1, [model/a/Relu]:0\nRELU, 0.8, 0.2, 0.2, 20%, 100%, 0, 1, [Identity]:1\n";
+        let head = "node type, start, first, avg_ms, %, cdf%, mem KB, times called, name";
+        let printed = "[node type], [start], [first], [avg ms], [%], [cdf%], [mem KB], [times called], [Name]";
+        let (_, rows, ms) = joined(&text.replace(head, printed).replace(", ", gap));
+        assert!(
+            rows.len() == 2 && rows[0].starts_with("model/a/Relu: /conv1/Conv") && (ms - 1.0).abs() < 1e-9,
+            "{rows:?}"
+        );
+    }
+}
+
+#[test]
 fn tflite_and_pytorch_rows_are_placed_by_order_and_shape() {
     let text = "Operator-wise Profiling Info for Regular Benchmark Runs:\n\
         node type, first, avg_ms, %, cdf%, mem KB, times called, name\n\
@@ -187,11 +289,19 @@ fn what_is_no_profile_is_refused_by_name() {
             "holds no layer that ran",
         ),
         ("f.json", "{\"avg_performance\": {}}", "holds no layer that ran"),
+        (
+            "g.json",
+            r#"[{"count": 1}, {"name": "a", "averageMs": 1e308}, {"name": "b", "averageMs": 1e308}]"#,
+            "cannot be",
+        ),
+        ("h.json", r#"[{"count": 1}, {"name": "a", "averageMs": -1}]"#, "wrote no time"),
+        ("i.json", r#"{"Layers": ["a", "b"], "Bindings": []}"#, "holds no times"),
+        ("j.csv", "node type, start, avg_ms, name\n", "holds no operator"),
     ] {
         let path = dir.path().join(name);
         std::fs::write(&path, content).unwrap();
-        let e = read(&path).unwrap_err().to_string();
+        let e = read(&[path]).unwrap_err().to_string();
         assert!(e.contains(says) && e.contains(name), "{name}: {e}");
     }
-    assert!(read(&dir.path().join("none")).unwrap_err().to_string().contains("cannot be read"));
+    assert!(read(&[dir.path().join("none")]).unwrap_err().to_string().contains("cannot be read"));
 }
