@@ -84,7 +84,7 @@ fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
         return Err(Error::run("not a convolution"));
     };
     let shape = shape(geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-    let mut conv = Conv::new(task.isa, shape, src_layout(geometry), &weights.view::<f32>()?, bias.as_deref());
+    let mut conv = Conv::new(task.isa, shape, src_layout(geometry), weights.f32_bytes()?, bias.as_deref());
     if let Some(pre) = pre {
         conv = conv.with_pre(pre.affine.as_ref().map(|(a, b)| (a.as_slice(), b.as_slice())), pre.act);
     }

@@ -165,7 +165,7 @@ impl Conv {
     /// Pack `wei` (`[oc][ic/g][kh][kw]`) and `bias` (`[oc]`) for `isa`.
     ///
     /// Panics if the lengths do not match the shape, or for a plain source with groups.
-    pub fn new(isa: Isa, shape: ConvShape, layout: SrcLayout, wei: &[f32], bias: Option<&[f32]>) -> Conv {
+    pub fn new(isa: Isa, shape: ConvShape, layout: SrcLayout, wei: &[[u8; 4]], bias: Option<&[f32]>) -> Conv {
         shape.check();
         let ConvShape { ic, oc, kh, kw, g, .. } = shape;
         let (l, taps, icg, ocg) = (isa.lanes(), kh * kw, ic / g, oc / g);
@@ -190,7 +190,7 @@ impl Conv {
             let mut packed = Pages::zeros(ocb * taps * l);
             for c in 0..oc {
                 for t in 0..taps {
-                    packed[((c / l) * taps + t) * l + c % l] = wei[c * taps + t];
+                    packed[((c / l) * taps + t) * l + c % l] = f32::from_ne_bytes(wei[c * taps + t]);
                 }
             }
             return Conv { shape, isa, kind, wei: packed, bias: padded, pairs: Vec::new(), pre: None };
@@ -228,7 +228,9 @@ impl Conv {
                 // Row by row of the packed panel: where each value lies within the weights of an output channel.
                 let rows = &wei[p.block * l * icg * taps..][..width * icg * taps];
                 let gather = |k: usize, row: &mut [f32]| {
-                    row.iter_mut().zip(rows[k..].iter().step_by(icg * taps)).for_each(|(d, w)| *d = *w);
+                    row.iter_mut()
+                        .zip(rows[k..].iter().step_by(icg * taps))
+                        .for_each(|(d, w)| *d = f32::from_ne_bytes(*w));
                 };
                 if kind == Kind::Plain {
                     to.take(icg * taps).enumerate().for_each(|(k, row)| gather(k, row));
@@ -255,7 +257,7 @@ impl Conv {
                     // [icb][tap][ci], the last block being shorter
                     let here = if c / l + 1 == p.icb.1 { p.c_last } else { l };
                     for (t, &w) in w.iter().enumerate() {
-                        packed[p.wei + (kb * taps * l + t * here + c % l) * nr + o] = w;
+                        packed[p.wei + (kb * taps * l + t * here + c % l) * nr + o] = f32::from_ne_bytes(w);
                     }
                 }
             }

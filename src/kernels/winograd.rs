@@ -29,6 +29,9 @@ const MADDS_PER_BYTE: f64 = 3.5;
 /// Multiply-adds in the time of one tile's transform on one side, per channel and position.
 const MADDS_PER_POINT: f64 = 2.5;
 
+/// Input channels whose filters are transformed before they are put in their places.
+const RUN: usize = 16;
+
 /// Estimated cost in multiply-adds of a well-filled register tile.
 fn cost(s: &ConvShape, m: usize) -> f64 {
     let tiles = (s.n * s.oh().div_ceil(m) * s.ow().div_ceil(m)) as f64;
@@ -74,7 +77,7 @@ fn prepare(task: &Task, m: usize) -> Result<Box<dyn Prepared>> {
         return Err(Error::run("not a convolution"));
     };
     let shape = conv_shape(geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-    let conv = Winograd::new(task.isa, shape, m, &weights.view::<f32>()?, bias.as_deref());
+    let conv = Winograd::new(task.isa, shape, m, weights.f32_bytes()?, bias.as_deref());
     Ok(Box::new(Ready { conv, act: *act }))
 }
 
@@ -109,7 +112,7 @@ impl Winograd {
     /// Transforms `wei` (`[oc][ic][3][3]`) for output tiles of `m`×`m`, m = 2 or 4; `bias` is `[oc]`.
     ///
     /// Panics if the lengths do not match the shape, or the window is another.
-    pub fn new(isa: Isa, shape: ConvShape, m: usize, wei: &[f32], bias: Option<&[f32]>) -> Winograd {
+    pub fn new(isa: Isa, shape: ConvShape, m: usize, wei: &[[u8; 4]], bias: Option<&[f32]>) -> Winograd {
         let ConvShape { ic, oc, kh, kw, g, sh, sw, dh, dw, .. } = shape;
         assert!(m == 2 || m == 4);
         assert_eq!([kh, kw, g, sh, sw, dh, dw], [3, 3, 1, 1, 1, 1, 1], "{shape:?}: not for Winograd");
@@ -121,21 +124,33 @@ impl Winograd {
         let mut packed = Pages::zeros(points * per_point);
         let mut taps = [[0.0f32; TOGETHER]; 9];
         let mut transformed = [[0.0f32; TOGETHER]; MAX_POINTS];
-        for first in (0..oc).step_by(TOGETHER) {
-            let (pair, inner) = (first / (2 * l), first % (2 * l));
-            let room = (ocb - 2 * pair).min(2) * l;
-            // Filters beyond the last channel are zero; there may be no room for them.
-            let (count, stored) = ((oc - first).min(TOGETHER), (room - inner).min(TOGETHER));
-            for i in 0..ic {
-                for (t, tap) in taps.iter_mut().enumerate() {
-                    let of_channel = wei[(first * ic + i) * 9 + t..].iter().step_by(ic * 9);
-                    tap[count..].fill(0.0);
-                    tap[..count].iter_mut().zip(of_channel).for_each(|(d, w)| *d = *w);
+        // What some inputs give, by position: written out in runs, not to 36 places a multiple of a page apart in turn.
+        let mut some = vec![0.0f32; points * RUN * 2 * l];
+        for pair in 0..ocb.div_ceil(2) {
+            let (start, room) = (2 * pair * l, (ocb - 2 * pair).min(2) * l);
+            for i0 in (0..ic).step_by(RUN) {
+                let run = RUN.min(ic - i0);
+                for inner in (0..room).step_by(TOGETHER) {
+                    // Filters beyond the last channel are zero; there may be no room for them.
+                    let first = start + inner;
+                    let (count, stored) = (oc.saturating_sub(first).min(TOGETHER), (room - inner).min(TOGETHER));
+                    for i in 0..run {
+                        for (t, tap) in taps.iter_mut().enumerate() {
+                            tap[count..].fill(0.0);
+                            if count > 0 {
+                                let of_channel = wei[(first * ic + i0 + i) * 9 + t..].iter().step_by(ic * 9);
+                                tap[..count].iter_mut().zip(of_channel).for_each(|(d, w)| *d = f32::from_ne_bytes(*w));
+                            }
+                        }
+                        winograd::filters(isa, m, &taps, &mut transformed);
+                        for (p, u) in transformed[..points].iter().enumerate() {
+                            some[(p * RUN + i) * room + inner..][..stored].copy_from_slice(&u[..stored]);
+                        }
+                    }
                 }
-                winograd::filters(m, &taps, &mut transformed);
-                let at = pair * 2 * l * ic + i * room + inner;
-                for (p, u) in transformed[..points].iter().enumerate() {
-                    packed[p * per_point + at..][..stored].copy_from_slice(&u[..stored]);
+                for p in 0..points {
+                    let to = &mut packed[p * per_point + start * ic + i0 * room..][..run * room];
+                    to.copy_from_slice(&some[p * RUN * room..][..run * room]);
                 }
             }
         }
@@ -367,7 +382,7 @@ mod tests {
                     let mut want: Vec<f32> =
                         if residual { sums.iter().zip(&r).map(|(a, b)| a + b).collect() } else { sums.clone() };
                     act.apply(Isa::Portable, &mut want);
-                    let conv = Winograd::new(isa, s, m, &w, Some(&b));
+                    let conv = Winograd::new(isa, s, m, bytemuck::cast_slice(&w), Some(&b));
                     let pool = Pool::new(threads);
                     let got = guarded(s.dst_len(l), |d| conv.run(&pool, &src, residual.then_some(&res[..]), act, d));
                     let got = plain(&got, n, oc, s.oh() * s.ow(), l);

@@ -16,27 +16,66 @@ pub const MAX_POINTS: usize = 36;
 pub const TOGETHER: usize = 16;
 
 /// `G g Gᵀ` of [`TOGETHER`] 3×3 filters: `g[3·row + column]` holds one tap of each, `out[(m+2)·row + column]` one position.
-pub fn filters(m: usize, g: &[[f32; TOGETHER]; 9], out: &mut [[f32; TOGETHER]; MAX_POINTS]) {
-    const G2: [[f32; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
-    const G4: [[f32; 3]; 6] = [
-        [1.0 / 4.0, 0.0, 0.0],
-        [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-        [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-        [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-        [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-        [0.0, 0.0, 1.0],
-    ];
-    let rows: &[[f32; 3]] = if m == 2 { &G2 } else { &G4 };
-    let n = rows.len();
-    let weigh = |k: &[f32; 3], x: [&[f32; TOGETHER]; 3]| -> [f32; TOGETHER] {
-        std::array::from_fn(|i| k[0] * x[0][i] + k[1] * x[1][i] + k[2] * x[2][i])
-    };
-    for (i, a) in rows.iter().enumerate() {
-        let row: [[f32; TOGETHER]; 3] = std::array::from_fn(|c| weigh(a, [&g[c], &g[3 + c], &g[6 + c]]));
-        for (j, b) in rows.iter().enumerate() {
-            out[i * n + j] = weigh(b, [&row[0], &row[1], &row[2]]);
+pub fn filters(isa: Isa, m: usize, g: &[[f32; TOGETHER]; 9], out: &mut [[f32; TOGETHER]; MAX_POINTS]) {
+    dispatch(isa, Filters { m, g, out });
+}
+
+struct Filters<'a> {
+    m: usize,
+    g: &'a [[f32; TOGETHER]; 9],
+    out: &'a mut [[f32; TOGETHER]; MAX_POINTS],
+}
+
+impl SimdOp for Filters<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let mut at = 0;
+        while at < TOGETHER {
+            let mut g = [[s.splat(0.0); 3]; 3];
+            for (t, tap) in self.g.iter().enumerate() {
+                // Columns first.
+                g[t % 3][t / 3] = s.load(&tap[at..]);
+            }
+            if self.m == 2 {
+                let rows = [weigh_2(s, g[0]), weigh_2(s, g[1]), weigh_2(s, g[2])];
+                for i in 0..4 {
+                    let row = weigh_2(s, [rows[0][i], rows[1][i], rows[2][i]]);
+                    for (j, v) in row.into_iter().enumerate() {
+                        s.store(&mut self.out[i * 4 + j][at..], v);
+                    }
+                }
+            } else {
+                let rows = [weigh_4(s, g[0]), weigh_4(s, g[1]), weigh_4(s, g[2])];
+                for i in 0..6 {
+                    let row = weigh_4(s, [rows[0][i], rows[1][i], rows[2][i]]);
+                    for (j, v) in row.into_iter().enumerate() {
+                        s.store(&mut self.out[i * 6 + j][at..], v);
+                    }
+                }
+            }
+            at += S::LANES;
         }
     }
+}
+
+/// `G x` of F(2, 3): `[x0, (x0 + x1 + x2)/2, (x0 − x1 + x2)/2, x2]`.
+#[inline(always)]
+fn weigh_2<S: Simd>(s: S, x: [S::F; 3]) -> [S::F; 4] {
+    let half = s.splat(0.5);
+    let (ends, middle) = (s.mul(half, s.add(x[0], x[2])), s.mul(half, x[1]));
+    [x[0], s.add(ends, middle), s.sub(ends, middle), x[2]]
+}
+
+/// `G x` of F(4, 3): `[x0/4, −(x0 + x1 + x2)/6, −(x0 − x1 + x2)/6, (x0 + 2·x1 + 4·x2)/24, (x0 − 2·x1 + 4·x2)/24, x2]`.
+#[inline(always)]
+fn weigh_4<S: Simd>(s: S, x: [S::F; 3]) -> [S::F; 6] {
+    let sixth = s.splat(-1.0 / 6.0);
+    let (ends, middle) = (s.mul(sixth, s.add(x[0], x[2])), s.mul(sixth, x[1]));
+    let far = s.fma(x[2], s.splat(1.0 / 6.0), s.mul(x[0], s.splat(1.0 / 24.0)));
+    let near = s.mul(x[1], s.splat(1.0 / 12.0));
+    let first = s.mul(x[0], s.splat(0.25));
+    [first, s.add(ends, middle), s.sub(ends, middle), s.add(far, near), s.sub(far, near), x[2]]
 }
 
 /// One channel block's side of a row of tiles.

@@ -281,6 +281,17 @@ impl Tensor {
         })
     }
 
+    /// The values of a float32 tensor where they lie, at any alignment (`f32::from_ne_bytes` of each): for what reads them once.
+    ///
+    /// # Errors
+    /// If the element type is another.
+    pub fn f32_bytes(&self) -> Result<&[[u8; 4]]> {
+        if self.dtype != DType::F32 {
+            return Err(Error::run(format!("a {} tensor where float32 is needed", self.dtype)));
+        }
+        Ok(self.bytes()?.as_chunks().0)
+    }
+
     /// The strings of a string tensor.
     pub fn strings(&self) -> Result<&[String]> {
         match &self.data {
