@@ -182,12 +182,12 @@ impl Conv {
             SrcLayout::Blocked => Kind::Direct,
         };
         let ocb = oc.div_ceil(l);
-        let mut padded = Pages::zeros(ocb.next_multiple_of(2) * l);
+        let mut padded = Pages::part(ocb.next_multiple_of(2) * l);
         if let Some(b) = bias {
             padded[..oc].copy_from_slice(b);
         }
         if kind == Kind::Depthwise {
-            let mut packed = Pages::zeros(ocb * taps * l);
+            let mut packed = Pages::part(ocb * taps * l);
             for c in 0..oc {
                 for t in 0..taps {
                     packed[((c / l) * taps + t) * l + c % l] = f32::from_ne_bytes(wei[c * taps + t]);
@@ -219,7 +219,7 @@ impl Conv {
             };
             block += nb;
         }
-        let mut packed = Pages::zeros(len);
+        let mut packed = Pages::part(len);
         for p in &pairs {
             let nr = p.nb * l;
             let width = nr.min(oc - p.block * l);
@@ -270,7 +270,7 @@ impl Conv {
         assert_eq!(self.kind, Kind::Pointwise, "{:?}: a map of the source of a window", self.shape);
         let ic = self.shape.ic;
         let padded = |v: &[f32]| {
-            let mut out = Pages::zeros(ic.next_multiple_of(self.isa.lanes()));
+            let mut out = Pages::part(ic.next_multiple_of(self.isa.lanes()));
             out[..ic].copy_from_slice(v);
             out
         };

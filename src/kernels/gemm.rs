@@ -109,7 +109,7 @@ impl PackedB {
     /// Pack `b` (`k` rows, `n` columns; the batch stride is not used).
     pub fn new(isa: Isa, k: usize, n: usize, b: Mat<'_>) -> PackedB {
         b.check(1, k, n, "B");
-        let mut data = Pages::zeros(k * n.next_multiple_of(isa.lanes()));
+        let mut data = Pages::part(k * n.next_multiple_of(isa.lanes()));
         pack_b(isa, b, 0, k, 0, n, &mut data);
         PackedB { isa, k, n, data }
     }
@@ -120,7 +120,7 @@ impl PackedB {
     pub fn of_bytes(isa: Isa, k: usize, n: usize, transposed: bool, bytes: &[u8]) -> PackedB {
         assert_eq!(bytes.len(), 4 * k * n, "matrix {k}x{n}");
         let (l, nr) = (isa.lanes(), isa.nr());
-        let mut data = Pages::zeros(k * n.next_multiple_of(l));
+        let mut data = Pages::part(k * n.next_multiple_of(l));
         let mut part: Vec<f32> = Vec::new();
         let (rows, width) = if transposed { (n, k) } else { (k, n) };
         if k > 0 {

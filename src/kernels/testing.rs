@@ -15,6 +15,11 @@ pub fn values(len: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
+/// Values as a file holds them.
+pub fn in_file(values: &[f32]) -> Vec<[u8; 4]> {
+    values.iter().map(|v| v.to_ne_bytes()).collect()
+}
+
 /// `[n][ch][hw]` to `[n][cb][hw][c]`; missing channels are `fill`.
 pub fn blocked(x: &[f32], n: usize, ch: usize, hw: usize, c: usize, fill: f32) -> Vec<f32> {
     let cb = ch.div_ceil(c);

@@ -121,7 +121,7 @@ impl Winograd {
         let (l, points) = (isa.lanes(), (m + 2) * (m + 2));
         let ocb = oc.div_ceil(l);
         let per_point = ocb * l * ic;
-        let mut packed = Pages::zeros(points * per_point);
+        let mut packed = Pages::part(points * per_point);
         let mut taps = [[0.0f32; TOGETHER]; 9];
         let mut transformed = [[0.0f32; TOGETHER]; MAX_POINTS];
         // What some inputs give, by position: written out in runs, not to 36 places a multiple of a page apart in turn.
@@ -154,7 +154,7 @@ impl Winograd {
                 }
             }
         }
-        let mut padded = Pages::zeros(ocb.next_multiple_of(2) * l);
+        let mut padded = Pages::part(ocb.next_multiple_of(2) * l);
         if let Some(b) = bias {
             padded[..oc].copy_from_slice(b);
         }
@@ -327,7 +327,7 @@ fn slots(tiles: usize, l: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{blocked, close, guarded, isas, plain, values};
+    use crate::kernels::testing::{blocked, close, guarded, in_file, isas, plain, values};
 
     fn naive(s: &ConvShape, x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
         let (oh, ow) = (s.oh(), s.ow());
@@ -382,7 +382,7 @@ mod tests {
                     let mut want: Vec<f32> =
                         if residual { sums.iter().zip(&r).map(|(a, b)| a + b).collect() } else { sums.clone() };
                     act.apply(Isa::Portable, &mut want);
-                    let conv = Winograd::new(isa, s, m, bytemuck::cast_slice(&w), Some(&b));
+                    let conv = Winograd::new(isa, s, m, &in_file(&w), Some(&b));
                     let pool = Pool::new(threads);
                     let got = guarded(s.dst_len(l), |d| conv.run(&pool, &src, residual.then_some(&res[..]), act, d));
                     let got = plain(&got, n, oc, s.oh() * s.ow(), l);

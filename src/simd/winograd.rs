@@ -29,6 +29,7 @@ struct Filters<'a> {
 impl SimdOp for Filters<'_> {
     type Out = ();
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)] // position i of three rows
     fn call<S: Simd>(self, s: S) {
         let mut at = 0;
         while at < TOGETHER {

@@ -2,9 +2,18 @@
 //! small pages every 4 KiB costs a fault when first touched, a table walk when read, and a stop of the hardware's prefetching.
 
 use memmap2::MmapMut;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Bytes from which on a mapping of its own pays; its last page may be mostly unused.
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+/// Bytes from which on a mapping of its own pays: its last page may be mostly unused.
+const OWN: usize = 1 << 20;
+/// Bytes from which on a part of a model gets a mapping of its own.
 const LARGE: usize = 4 << 20;
+/// Bytes of a slab.
+const SLAB: usize = 32 << 20;
 /// Values per cache line.
 const LINE: usize = 16;
 
@@ -20,19 +29,58 @@ enum Store {
     /// Where in the vector the first line starts.
     Heap(Vec<f32>, usize),
     Map(MmapMut),
+    /// Values from this one on of a slab, nobody else's.
+    Part(Arc<Slab>, usize),
+}
+
+/// A mapping handed out from front to back, each value once. It goes back to the system with the last part.
+#[derive(Debug)]
+struct Slab {
+    /// Keeps the mapping; everything is read and written through `base`.
+    _map: MmapMut,
+    base: NonNull<f32>,
+    /// Values handed out.
+    used: AtomicUsize,
+}
+
+// SAFETY: `base` is only dereferenced by the parts, each for values of its own.
+unsafe impl Send for Slab {}
+// SAFETY: likewise; `used` is atomic.
+unsafe impl Sync for Slab {}
+
+/// The slab that parts come from at the moment, while any of them lives.
+static SLABS: Mutex<Weak<Slab>> = Mutex::new(Weak::new());
+
+impl Slab {
+    fn new() -> Option<Arc<Slab>> {
+        let mut map = huge(SLAB)?;
+        let base = NonNull::new(map.as_mut_ptr().cast())?;
+        Some(Arc::new(Slab { _map: map, base, used: AtomicUsize::new(0) }))
+    }
+
+    /// The first of `len` values of their own; `None` when there are not so many left.
+    fn take(&self, len: usize) -> Option<usize> {
+        let len = len.next_multiple_of(LINE);
+        let fits = |used: usize| (used + len <= SLAB / 4).then_some(used + len);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()
+    }
+}
+
+/// A mapping of zeros, on huge pages where the system lends them.
+fn huge(bytes: usize) -> Option<MmapMut> {
+    let map = MmapMut::map_anon(bytes.checked_next_multiple_of(HUGE)?).ok()?;
+    // Advice: a system without huge pages goes on with small ones.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Some(map)
 }
 
 impl Pages {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Pages {
-        let mapped = (len * 4 >= LARGE).then(|| MmapMut::map_anon(len * 4).ok()).flatten();
+        let mapped = len.checked_mul(4).filter(|bytes| *bytes >= OWN).and_then(huge);
         let store = match mapped {
-            Some(map) => {
-                // Advice: a system without huge pages goes on with small ones.
-                #[cfg(target_os = "linux")]
-                let _ = map.advise(memmap2::Advice::HugePage);
-                Store::Map(map)
-            }
+            Some(map) => Store::Map(map),
             None => {
                 let store = vec![0.0f32; len + LINE - 1];
                 // `align_offset` may say "impossible"; alignment is a matter of speed only.
@@ -41,6 +89,25 @@ impl Pages {
             }
         };
         Pages { store, len }
+    }
+
+    /// `len` zeros that live as long as others made at the same time, such as the weights of a model: small ones share huge pages.
+    pub fn part(len: usize) -> Pages {
+        if len == 0 || len >= LARGE / 4 {
+            return Pages::zeros(len);
+        }
+        let mut current = SLABS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slab) = current.upgrade()
+            && let Some(at) = slab.take(len)
+        {
+            return Pages { store: Store::Part(slab, at), len };
+        }
+        let Some(slab) = Slab::new() else { return Pages::zeros(len) };
+        *current = Arc::downgrade(&slab);
+        match slab.take(len) {
+            Some(at) => Pages { store: Store::Part(slab, at), len },
+            None => Pages::zeros(len),
+        }
     }
 }
 
@@ -52,7 +119,7 @@ impl Default for Pages {
 
 impl Clone for Pages {
     fn clone(&self) -> Self {
-        let mut copy = Pages::zeros(self.len);
+        let mut copy = Pages::part(self.len);
         copy.copy_from_slice(self);
         copy
     }
@@ -64,6 +131,9 @@ impl std::ops::Deref for Pages {
         match &self.store {
             Store::Heap(store, start) => &store[*start..*start + self.len],
             Store::Map(map) => bytemuck::cast_slice(&map[..self.len * 4]),
+            // SAFETY: `len` values from here on are inside the slab and were handed out to this part alone; they were zeros, so
+            // they are initialised; the borrow is that of the part.
+            Store::Part(slab, at) => unsafe { std::slice::from_raw_parts(slab.base.as_ptr().add(*at), self.len) },
         }
     }
 }
@@ -73,6 +143,8 @@ impl std::ops::DerefMut for Pages {
         match &mut self.store {
             Store::Heap(store, start) => &mut store[*start..*start + self.len],
             Store::Map(map) => bytemuck::cast_slice_mut(&mut map[..self.len * 4]),
+            // SAFETY: as above, and the part is borrowed exclusively.
+            Store::Part(slab, at) => unsafe { std::slice::from_raw_parts_mut(slab.base.as_ptr().add(*at), self.len) },
         }
     }
 }
@@ -83,13 +155,37 @@ mod tests {
 
     #[test]
     fn small_and_large_ones_are_zero_aligned_and_of_the_length_asked_for() {
-        for len in [0, 1, 17, LARGE / 4 - 1, LARGE / 4, LARGE / 4 + 3] {
-            let mut p = Pages::zeros(len);
+        let lens = [0, 1, 17, OWN / 4 - 1, OWN / 4, LARGE / 4 - 1, LARGE / 4, LARGE / 4 + 3];
+        for (len, part) in lens.into_iter().flat_map(|len| [(len, false), (len, true)]) {
+            let mut p = if part { Pages::part(len) } else { Pages::zeros(len) };
             assert_eq!(p.len(), len);
             assert!(p.iter().all(|&v| v == 0.0));
             assert_eq!(p.as_ptr() as usize % 64, 0);
             p.fill(2.0);
             assert_eq!(p.clone().iter().sum::<f32>(), 2.0 * len as f32);
+        }
+    }
+
+    #[test]
+    fn parts_of_a_slab_never_overlap_and_outlive_it_being_full() {
+        let made: Vec<Pages> = std::thread::scope(|scope| {
+            let make = |seed: usize| {
+                let values = |i: usize| (seed * 1000 + i) as f32;
+                let lens = (0..40).map(move |i| 1 + (seed * 7919 + i * 104_729) % (LARGE / 4 - 1));
+                let fill = |(i, len)| {
+                    let mut p = Pages::part(len);
+                    assert!(p.iter().all(|&v| v == 0.0));
+                    p.fill(values(i));
+                    p
+                };
+                lens.enumerate().map(fill).collect::<Vec<_>>()
+            };
+            let threads: Vec<_> = (0..3).map(|seed| scope.spawn(move || make(seed))).collect();
+            threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+        });
+        for (i, p) in made.iter().enumerate() {
+            let want = (i / 40 * 1000 + i % 40) as f32;
+            assert!(p.iter().all(|&v| v == want), "part {i}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Tests of the blocked convolution against direct loops, for every ISA and shapes around the register tile.
 
 use super::*;
-use crate::kernels::testing::{blocked, close, guarded, isas, plain, values};
+use crate::kernels::testing::{blocked, close, guarded, in_file, isas, plain, values};
 
 /// `[n][oc][oh][ow]` by seven loops.
 fn naive(s: &ConvShape, src: &[f32], wei: &[f32], bias: &[f32]) -> Vec<f32> {
@@ -48,7 +48,7 @@ fn check(shape: ConvShape, layout: SrcLayout, act: Act, with_residual: bool) {
     act.apply(Isa::Portable, &mut want);
     for isa in isas() {
         let l = isa.lanes();
-        let conv = Conv::new(isa, shape, layout, bytemuck::cast_slice(&wei), Some(&bias));
+        let conv = Conv::new(isa, shape, layout, &in_file(&wei), Some(&bias));
         let from = match layout {
             SrcLayout::Plain => src.clone(),
             // Depthwise reads all lanes (each stays its own), dense kernels must not read the padded ones at all.
@@ -181,7 +181,7 @@ fn activations_and_residuals() {
 fn a_nan_in_the_map_stays_a_nan() {
     for isa in isas() {
         let shape = ConvShape::square(4, 3, 4, 1, 1, 0);
-        let conv = Conv::new(isa, shape, SrcLayout::Blocked, bytemuck::cast_slice(&[1.0f32; 16]), None);
+        let conv = Conv::new(isa, shape, SrcLayout::Blocked, &in_file(&[1.0; 16]), None);
         let mut src = blocked(&[1.0; 36], 1, 4, 9, isa.lanes(), 0.0);
         src[0] = f32::NAN;
         let got = guarded(shape.dst_len(isa.lanes()), |d| conv.run(&Pool::new(1), &src, None, Act::Relu, d));
