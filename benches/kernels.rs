@@ -46,6 +46,7 @@ fn values(len: usize) -> Vec<f32> {
 
 fn conv(isa: Isa, name: &str, shape: ConvShape, layout: SrcLayout) -> Case {
     let wei = values(shape.oc * shape.ic / shape.g * shape.kh * shape.kw);
+    let wei: Vec<[u8; 4]> = wei.iter().map(|w| w.to_ne_bytes()).collect();
     let conv = Conv::new(isa, shape, layout, &wei, Some(&values(shape.oc)));
     let len = if layout == SrcLayout::Plain { shape.ic * shape.ih * shape.iw } else { shape.src_len(isa.lanes()) };
     let (src, mut dst) = (values(len), vec![0.0; shape.dst_len(isa.lanes())]);
