@@ -315,7 +315,12 @@ fn wrong_names_and_knobs_are_explained() {
 fn layers_are_read_in_every_spelling() {
     for (text, plain) in [
         ("conv 3x3 64->128 @56x56", "conv 3x3 64->128 @56x56"),
-        ("Conv 3 64->128 @56 s=2", ""),
+        ("Conv 3 64->128 @56 s=2", "conv 3x3 64->128 @56x56 s2"),
+        ("conv3x3 64->128@56x56", "conv 3x3 64->128 @56x56"),
+        ("Conv2D3x3, 64 -> 128, @ 56 x 56, stride=2, pad 0", ""),
+        ("Conv 5×5, 16→32, @28, stride=2, pad=0, groups=2", "conv 5x5 16->32 @28x28 s2 g2 p0"),
+        ("dw3 64@56", "conv 3x3 64->64 @56x56 g64"),
+        ("conv k=3x1 8 @9 batch=2 dilation=2", "conv 3x1 8->8 @9x9 d2 n2"),
         ("conv2d 7x7 3->64 @224x224 s2", "conv 7x7 3->64 @224x224 s2"),
         ("3x3 64→128 @56x56 d2 g4 bias", "conv 3x3 64->128 @56x56 d2 g4 bias"),
         ("dw 3x3 64 @56x56 s2", "conv 3x3 64->64 @56x56 s2 g64"),
@@ -325,7 +330,7 @@ fn layers_are_read_in_every_spelling() {
     ] {
         let read = LayerSpec::parse(text);
         if plain.is_empty() {
-            assert!(read.is_err(), "{text}: a kernel of one number looks like channels");
+            assert!(read.is_err(), "{text}: 'pad' and its number are one word");
             continue;
         }
         let read = read.unwrap();
@@ -339,6 +344,8 @@ fn layers_are_read_in_every_spelling() {
         ("conv 64->128 @56x56", "lacks its kernel"),
         ("conv 3x3 0->128 @56x56", "number of channels"),
         ("conv 3x3 64->128 @56x56 q7", "not understood"),
+        ("conv 3x3 64->128 5 @56x56", "'5' is not understood"),
+        ("conv 64->128 5 7 @56x56", "'5' is not understood"),
         ("conv 3x3 64->128 @56x56 g3", "do not split"),
         ("conv 9x9 4->4 @3x3 p0", "larger than"),
         ("pw 3x3 4->4 @3x3", "is 1x1"),

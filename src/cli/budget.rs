@@ -54,6 +54,9 @@ impl Budget {
             )
         };
         let (what, amount) = text.split_once('=').ok_or_else(|| wrong("is not of the form WHAT=N"))?;
+        if amount.contains(['=', ',']) {
+            return Err(wrong("takes one limit at a time"));
+        }
         let what = match what.trim().to_ascii_lowercase().as_str() {
             "madds" | "macs" => What::Madds,
             "params" => What::Params,
@@ -72,7 +75,11 @@ impl Budget {
             .filter(|_| what != What::Latency)
             .unwrap_or((&lower, 1.0));
         let n = digits.parse::<f64>().ok().filter(|n| n.is_finite() && *n > 0.0);
-        Ok(Budget { what, most: n.ok_or_else(|| wrong("the amount is not a positive number"))? * unit })
+        let most = n.ok_or_else(|| wrong("the amount is not a positive number"))? * unit;
+        if most >= u64::MAX as f64 {
+            return Err(wrong("no model comes near that amount"));
+        }
+        Ok(Budget { what, most })
     }
 
     /// A model's figure; `None` for latency, which only a run tells, and where it is not known.

@@ -62,6 +62,27 @@ impl fmt::Display for LayerSpec {
 /// Largest size a layer may be asked for in.
 const LARGEST: usize = 1 << 16;
 
+/// The words of a layer in small letters, one blank apart however they were written: `Conv3x3, 64 → 128@56` too.
+fn spaced(text: &str) -> String {
+    let text = text.to_lowercase().replace('→', "->").replace([',', ';'], " ").replace('@', " @ ");
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let text = words
+        .join(" ")
+        .replace(" -> ", "->")
+        .replace("-> ", "->")
+        .replace(" ->", "->")
+        .replace("@ ", "@")
+        .replace(" x ", "x")
+        .replace(" × ", "×");
+    // A kernel right behind the name, but for `conv2d`.
+    let names = ["depthwise", "pointwise", "conv2d", "conv", "dw", "pw"];
+    let rest = names.iter().find_map(|n| Some((n, text.strip_prefix(n)?)));
+    match rest {
+        Some((name, rest)) if rest.starts_with(|c: char| c.is_ascii_digit()) => format!("{name} {rest}"),
+        _ => text,
+    }
+}
+
 impl LayerSpec {
     /// Reads the words.
     ///
@@ -74,11 +95,11 @@ impl LayerSpec {
             Ok(n) if (1..=LARGEST).contains(&n) => Ok(n),
             _ => Err(wrong(format!("'{t}' is not a {what} (a whole number from 1 to {LARGEST})"))),
         };
-        let pair = |t: &str, what: &str| match t.split_once(['x', 'X', '×']) {
+        let pair = |t: &str, what: &str| match t.split_once(['x', '×']) {
             Some((a, b)) => Ok([number(a, what)?, number(b, what)?]),
             None => number(t, what).map(|n| [n, n]),
         };
-        let text_of_arrow = text.replace('→', "->").replace(" -> ", "->").replace("@ ", "@");
+        let spaced = spaced(text);
         let (mut kind, mut k, mut channels, mut size) = ("conv", None, None, None);
         let mut spec = LayerSpec {
             k: [1, 1],
@@ -92,43 +113,57 @@ impl LayerSpec {
             batch: 1,
             bias: false,
         };
-        for (i, word) in text_of_arrow.split_whitespace().enumerate() {
-            let lower = word.to_ascii_lowercase();
-            let set = |mark: &str| -> Option<String> {
-                let rest = lower.strip_prefix(mark)?;
+        // Numbers alone: the kernel's side before the channels, or what of the two nothing else gives.
+        let mut plain: Vec<&str> = Vec::new();
+        for (i, word) in spaced.split_whitespace().enumerate() {
+            let set = |marks: [&str; 2]| {
+                let rest = marks.iter().find_map(|mark| word.strip_prefix(mark))?;
                 let rest = rest.strip_prefix('=').unwrap_or(rest);
-                rest.starts_with(|c: char| c.is_ascii_digit()).then(|| rest.to_string())
+                rest.starts_with(|c: char| c.is_ascii_digit()).then_some(rest)
             };
-            match lower.as_str() {
+            match word {
                 "conv" | "conv2d" if i == 0 => {}
                 "dw" | "depthwise" if i == 0 => kind = "dw",
                 "pw" | "pointwise" if i == 0 => kind = "pw",
                 "bias" => spec.bias = true,
-                _ if lower.starts_with('@') => size = Some(pair(&lower[1..], "map size")?),
-                _ if lower.contains("->") => {
-                    let (a, b) = lower.split_once("->").unwrap_or_default();
+                _ if word.starts_with('@') => size = Some(pair(&word[1..], "map size")?),
+                _ if word.contains("->") => {
+                    let (a, b) = word.split_once("->").unwrap_or_default();
                     channels = Some((number(a, "number of channels")?, number(b, "number of channels")?));
                 }
-                _ if set("s").is_some() => spec.stride = number(&set("s").unwrap_or_default(), "stride")?,
-                _ if set("d").is_some() => spec.dilation = number(&set("d").unwrap_or_default(), "dilation")?,
-                _ if set("g").is_some() => spec.groups = number(&set("g").unwrap_or_default(), "number of groups")?,
-                _ if set("n").is_some() => spec.batch = number(&set("n").unwrap_or_default(), "batch")?,
-                _ if set("p").is_some() => {
-                    let p = set("p").unwrap_or_default();
-                    spec.pad = Some(
-                        p.parse()
-                            .ok()
-                            .filter(|&p: &usize| p <= LARGEST)
-                            .ok_or_else(|| wrong(format!("'{p}' is not a padding")))?,
-                    );
+                _ => {
+                    if let Some(v) = set(["stride", "s"]) {
+                        spec.stride = number(v, "stride")?;
+                    } else if let Some(v) = set(["dilation", "d"]) {
+                        spec.dilation = number(v, "dilation")?;
+                    } else if let Some(v) = set(["groups", "g"]) {
+                        spec.groups = number(v, "number of groups")?;
+                    } else if let Some(v) = set(["batch", "n"]) {
+                        spec.batch = number(v, "batch")?;
+                    } else if let Some(v) = set(["pad", "p"]) {
+                        let p = v.parse().ok().filter(|&p: &usize| p <= LARGEST);
+                        spec.pad = Some(p.ok_or_else(|| wrong(format!("'{v}' is not a padding")))?);
+                    } else if let Some(v) = set(["kernel", "k"]) {
+                        k = Some(pair(v, "kernel size")?);
+                    } else if word.contains(['x', '×']) && k.is_none() {
+                        k = Some(pair(word, "kernel size")?);
+                    } else if word.bytes().all(|b| b.is_ascii_digit()) && plain.len() < 2 {
+                        plain.push(word);
+                    } else {
+                        return Err(wrong(format!("'{word}' is not understood")));
+                    }
                 }
-                _ if lower.contains('x') && k.is_none() => k = Some(pair(&lower, "kernel size")?),
-                _ if lower.bytes().all(|b| b.is_ascii_digit()) && channels.is_none() => {
-                    let c = number(&lower, "number of channels")?;
-                    channels = Some((c, c));
-                }
-                _ => return Err(wrong(format!("'{word}' is not understood"))),
             }
+        }
+        if let (None, Some(c)) = (channels, plain.pop_if(|_| channels.is_none())) {
+            let c = number(c, "number of channels")?;
+            channels = Some((c, c));
+        }
+        if let Some(side) = plain.pop_if(|_| k.is_none()) {
+            k = Some(pair(side, "kernel size")?);
+        }
+        if let Some(word) = plain.pop() {
+            return Err(wrong(format!("'{word}' is not understood")));
         }
         let (ic, oc) = channels.ok_or_else(|| wrong("lacks its channels, like 64->128".into()))?;
         (spec.ic, spec.oc) = (ic, oc);

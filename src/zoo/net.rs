@@ -355,7 +355,11 @@ impl Net {
     pub fn conv(&mut self, x: &Value, path: &str, out: usize, conv: Conv) -> Result<Value> {
         let &[n, c, h, w] = &x.dims[..] else { return Err(not_an_image(path, x)) };
         let Conv { groups, bias, .. } = conv;
-        if groups == 0 || !c.is_multiple_of(groups) || !out.is_multiple_of(groups) || out == 0 {
+        if out == 0 {
+            return Err(Error::usage(format!("the network is too narrow: at {path} no channel is left"))
+                .hint("ask for a larger `width`"));
+        }
+        if groups == 0 || !c.is_multiple_of(groups) || !out.is_multiple_of(groups) {
             return Err(Error::usage(format!("{path}: {c} channels to {out} do not split into {groups} groups")));
         }
         let name = format!("{path}.weight");
