@@ -83,6 +83,20 @@ pub fn classifier(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     net.linear(&y, &row.path, row.size("classes")?)
 }
 
+/// A classifier on the side, a result of its own: average pooling, a pointwise convolution, two fully connected layers. What follows goes on
+/// from `x`.
+pub fn auxiliary(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
+    let y = net.avg_pool(x, &row.at("pool"), window(row)?)?;
+    let y = net.conv(&y, &row.at("conv"), row.channels("c")?, Conv::of(1).bias(true))?;
+    let y = net.act(&y, &row.at("conv"), Act::Relu)?;
+    let y = net.flatten(&y, &row.at("flatten"));
+    let y = net.linear(&y, &row.at("fc1"), row.channels("hidden")?)?;
+    let y = net.act(&y, &row.at("fc1"), Act::Relu)?;
+    let y = net.linear(&y, &row.at("fc2"), row.size("classes")?)?;
+    net.output(&y, &row.path);
+    Ok(x.clone())
+}
+
 /// Local response normalisation over neighbouring channels.
 pub fn local_norm(net: &mut Net, row: &Row, x: &Value) -> Result<Value> {
     let attrs = [

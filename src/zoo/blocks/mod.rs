@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 pub type Block = fn(&mut Net, &Row, &Value) -> Result<Value>;
 
 const BLOCKS: &[(&str, Block)] = &[
+    ("auxiliary", basic::auxiliary),
     ("avg_pool", basic::avg_pool),
     ("basic", residual::basic),
     ("bert_embeddings", transformer::bert_embeddings),
