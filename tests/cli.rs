@@ -520,8 +520,12 @@ fn switches_of_a_slimmable_network_share_weights_and_say_what_switching_costs() 
     );
     let small =
         ["variants", "s_mobilenet_v1@res=32,width=0.25", "--seconds", "0.05", "--format", "json", "-q", "-j", "1"];
-    for row in json(&small)["variants"].as_array().unwrap() {
+    let rows = json(&small);
+    let rows = rows["variants"].as_array().unwrap();
+    for row in rows {
         assert!(row["switch_ms"].is_number() && row["prepare_ms"].as_f64().unwrap() > 0.0, "{row}");
+        let (packed, all) = (row["packed_bytes"].as_u64().unwrap(), rows[0]["packed_bytes"].as_u64().unwrap());
+        assert!(row["name"] == rows[0]["name"] || (1..all / 10).contains(&packed), "{row}: weights are shared");
     }
     assert!(fails(&["variants", "s_mobilenet_v1", "--emit", "x.onnx"]).contains("--apply"));
     // All switches in one model: stored once, and each of them counted when it is the one.

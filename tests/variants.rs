@@ -357,3 +357,49 @@ fn layers_are_read_in_every_spelling() {
         assert!(e.hint_text().is_some());
     }
 }
+
+#[test]
+fn widths_run_on_the_packed_weights_of_the_widest_and_give_what_they_give_alone() {
+    let slim =
+        |width: &str| rewrite(&zoo::build("mobilenet_v2@res=32").unwrap(), &format!("slim@width={width}"), &forced());
+    let zoo = |name: &str| zoo::build(name).unwrap();
+    for (widest, narrower, own) in [
+        // Own normalisations: a factor per channel. At 3×3 and stride 1 transformed weights are shared.
+        (
+            zoo("s_resnet50@res=32"),
+            vec![zoo("s_resnet50@res=32,width=0.75"), zoo("s_resnet50@res=32,width=0.25")],
+            0.05,
+        ),
+        // Any width: blocks of channels cut in half.
+        (zoo("us_mobilenet_v2@res=32"), vec![zoo("us_mobilenet_v2@res=32,width=0.45")], 0.15),
+        // The original's normalisations, cut: nothing to multiply.
+        (zoo("mobilenet_v2@res=32"), vec![slim("0.75").spec], 0.15),
+    ] {
+        let options = Options { weights: Some(Arc::default()), poison: true, ..Options::new(Path::Optimized, 2) };
+        let run = |spec: &ModelSpec, options: &Options| {
+            let model = madd_prof::ir::build(spec, &Bindings::default()).unwrap();
+            let inputs = inputs(&model.graph);
+            let mut session = Session::new(&Arc::new(model.graph), options).unwrap();
+            let out = session.run(&inputs).unwrap()[0].view::<f32>().unwrap().into_owned();
+            (out, session)
+        };
+        // The sessions stay open: what is shared lives as long as its users.
+        let (_, all) = run(&widest, &options);
+        let all_bytes = all.packed_bytes().unwrap() as f64;
+        let mut open = vec![all];
+        for spec in &narrower {
+            let (want, alone) = run(spec, &Options { weights: None, ..options.clone() });
+            let (got, shared) = run(spec, &options);
+            let error: f64 = got.iter().zip(&want).map(|(g, w)| f64::from(g - w).powi(2)).sum();
+            let size: f64 = want.iter().map(|w| f64::from(*w).powi(2)).sum();
+            let (alone, added) = (alone.packed_bytes().unwrap() as f64, shared.packed_bytes().unwrap() as f64);
+            let name = &spec.graph.name;
+            assert!((error / size).sqrt() < 1e-5 && size > 0.0, "{name}: {error} of {size}");
+            assert!(
+                added < own * all_bytes && added < alone,
+                "{name}: {added} bytes beside {all_bytes}, alone {alone}"
+            );
+            open.push(shared);
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use super::args::{EngineArgs, MeasureArgs, ModelArgs};
 use super::{note, progress::Progress};
 use crate::engine::tune::Tuning;
-use crate::engine::{Options, Path as KernelPath, Session};
+use crate::engine::{Options, Path as KernelPath, Session, WeightSet};
 use crate::error::{Error, Result};
 use crate::ir::{self, Bindings, Graph, Model, interp};
 use crate::machine::{self, Identity, Machine, affinity, cache};
@@ -183,7 +183,21 @@ pub fn options(path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Optio
 /// # Errors
 /// If `MADD_PROF_ISA` names no instruction set, or preparation fails.
 pub fn session(graph: &Arc<Graph>, path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Session> {
-    let options = options(path, args, quiet)?;
+    session_sharing(graph, path, args, None, quiet)
+}
+
+/// As [`session`], with packed weights shared with the other sessions of a set.
+///
+/// # Errors
+/// As there.
+pub fn session_sharing(
+    graph: &Arc<Graph>,
+    path: KernelPath,
+    args: &EngineArgs,
+    weights: Option<Arc<WeightSet>>,
+    quiet: bool,
+) -> Result<Session> {
+    let options = Options { weights, ..options(path, args, quiet)? };
     let session = Session::new(graph, &options)?;
     keep(&options, quiet);
     Ok(session)

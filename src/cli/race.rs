@@ -4,12 +4,14 @@ use super::args::{Paths, RaceArgs};
 use super::load::{self, Want};
 use super::progress::Progress;
 use crate::analysis::{Analysis, Class, analyze, class_of};
-use crate::engine::{Path, Session};
+use crate::engine::{Path, Session, WeightSet};
 use crate::error::Result;
-use crate::ir::Model;
+use crate::ir::{Graph, Model};
 use crate::machine::Ceilings;
 use crate::measure::{Policy, Samples, Stats, WallClock, host, interrupt, paired, sample};
 use crate::report::candidates::{Candidate, Predicted, Spent, Switching, Timing, predict};
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A model in the race.
@@ -77,21 +79,31 @@ pub fn race(runners: &mut [Runner], args: &RaceArgs, usual: Paths, quiet: bool) 
             let what = format!("{}: {} to {} of {}", path.name(), start.min(runners.len()), end, runners.len());
             let progress = Progress::new(&format!("{what}, preparing"), quiet);
             progress.spin();
-            let mut sessions = Vec::new();
-            for &i in &group {
-                let runner = &mut runners[i];
+            let mut sets: HashMap<String, Arc<WeightSet>> = HashMap::new();
+            let mut sessions: Vec<_> = group.iter().map(|_| None).collect();
+            // The widest of those that share weights packs them for all.
+            let mut order: Vec<usize> = (0..group.len()).collect();
+            order.sort_by_key(|&k| Reverse(runners[group[k]].analysis.totals.params));
+            for k in order {
+                let runner = &mut runners[group[k]];
                 let graph = Arc::new(runner.model.graph.clone());
+                let set = runner.weights.as_ref().map(|name| sets.entry(name.clone()).or_default().clone());
+                if set.is_some() {
+                    make_weights(&graph)?;
+                }
                 let began = std::time::Instant::now();
-                let session = load::session(&graph, path, &args.engine, quiet)?;
+                let session = load::session_sharing(&graph, path, &args.engine, set, quiet)?;
                 if path == Path::Optimized {
                     runner.candidate.prepare_ms.get_or_insert(began.elapsed().as_secs_f64() * 1e3);
+                    runner.candidate.packed_bytes = session.packed_bytes();
                 }
                 if path == Path::Optimized && runner.candidate.predicted.is_none() {
                     let c = ceilings.as_ref().and_then(|(m, _)| Ceilings::of(m, session.isa(), session.threads()));
                     runner.candidate.predicted = predicted(runner, &session, c.as_ref());
                 }
-                sessions.push((session, load::made_up_inputs(&runner.model)?));
+                sessions[k] = Some((session, load::made_up_inputs(&runner.model)?));
             }
+            let mut sessions: Vec<_> = sessions.into_iter().flatten().collect();
             drop(progress);
             let progress = Progress::new(&what, quiet);
             progress.spin();
@@ -129,6 +141,12 @@ pub fn race(runners: &mut [Runner], args: &RaceArgs, usual: Paths, quiet: bool) 
 pub fn predicted(runner: &Runner, session: &Session, ceilings: Option<&Ceilings>) -> Option<Predicted> {
     let steps: Vec<_> = session.steps().iter().map(|s| s.covers.clone()).collect();
     predict(&runner.model.graph, &runner.analysis, &steps, ceilings?)
+}
+
+/// Makes what is only made when somebody looks at it: that is not what preparing is about.
+fn make_weights(graph: &Graph) -> Result<()> {
+    let mut lazy = graph.values().iter().filter_map(|v| v.constant.as_ref()).filter(|t| t.is_lazy());
+    lazy.try_for_each(|t| t.bytes().map(drop))
 }
 
 /// Samples sessions in turns.

@@ -1,7 +1,7 @@
 //! `variants` of a slimmable network: its switches side by side, on one set of weights that is made once.
 //!
-//! Every switch is a plan of its own, prepared the first time it is asked for (its share of the weights is packed then, with its
-//! normalisations folded in) and kept: going back to it packs nothing. What remains of a switch is what the caches have forgotten.
+//! Every switch is a plan of its own on the packed weights of the widest ([`crate::kernels::shared`]): preparing it packs only what differs,
+//! and going back to it packs nothing. What remains of a switch is what the caches have forgotten.
 
 use super::args::{Paths, VariantsArgs};
 use super::load::{self, Loaded};
@@ -10,12 +10,13 @@ use super::{FINE, note, output};
 use crate::error::{Error, Result, printable};
 use crate::ir::Bindings;
 use crate::report::candidates::{self, Candidate};
-use crate::units::{exact, ms};
+use crate::units::{exact, iec, ms};
 use crate::zoo;
 
 /// What the columns of preparing and switching mean.
-pub const NOTE: &str = "Each switch is prepared once (Prep ms: its share of the weights is packed) and kept: going over to it packs nothing. Switch ms is how \
-     much longer its first run after another switch takes than the next, for what the caches forgot.";
+pub const NOTE: &str = "Convolutions are packed for the widest switch and read in part by the others, whose normalisations follow the products: Prep ms is planning a \
+     switch and packing what differs (depthwise windows, blocks cut in half), Packed what it adds to memory. Going over to a prepared switch packs nothing: Switch ms \
+     is how much longer its first run after another switch takes than the next, for what the caches forgot.";
 
 /// Whether a model is a slimmable network of the zoo.
 pub fn knows(loaded: &Loaded) -> bool {
@@ -88,10 +89,11 @@ pub fn run(args: &VariantsArgs, loaded: &Loaded, bindings: &Bindings) -> Result<
 pub fn told(c: &Candidate) -> Option<String> {
     let switch = c.switch?;
     Some(format!(
-        "{}: its weights are the leading part of the original's; they are cut and packed once, in {} ms; after that a switch to it packs \
-         nothing and makes its first run {} ms longer.",
+        "{}: its weights are the leading part of the original's, and where channels allow it runs on the original's packed ones: it is prepared \
+         in {} ms and adds {} of its own; after that a switch to it packs nothing and makes its first run {} ms longer.",
         c.name,
         ms(c.prepare_ms?),
+        iec(c.packed_bytes?),
         ms(switch.ms.max(0.0))
     ))
 }

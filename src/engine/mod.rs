@@ -19,6 +19,7 @@ mod reference;
 
 use crate::error::{Error, Result};
 use crate::ir::{Graph, NodeId};
+pub use crate::kernels::WeightSet;
 use crate::simd::Isa;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -62,12 +63,23 @@ pub struct Options {
     pub poison: bool,
     /// Let 3×3 convolutions use Winograd's algorithm.
     pub winograd: bool,
+    /// Packed weights to share with other sessions: the widths of one network, the widest opened first.
+    pub weights: Option<Arc<WeightSet>>,
 }
 
 impl Options {
     /// A path with a number of threads, on the best instruction set.
     pub fn new(path: Path, threads: usize) -> Options {
-        Options { path, threads, isa: Isa::best(), cores: Vec::new(), tuning: None, poison: false, winograd: true }
+        Options {
+            path,
+            threads,
+            isa: Isa::best(),
+            cores: Vec::new(),
+            tuning: None,
+            poison: false,
+            winograd: true,
+            weights: None,
+        }
     }
 }
 
@@ -99,6 +111,10 @@ trait Runner: Send {
     fn isa(&self) -> &'static str;
     /// Bytes of activation memory the plan reserves, if it plans memory.
     fn arena_bytes(&self) -> Option<u64>;
+    /// Bytes of weights as kernels want them that no other session holds, if it packs any.
+    fn packed_bytes(&self) -> Option<u64> {
+        None
+    }
     /// Runs once. `times[i]` is increased by step i's wall time in seconds when given.
     fn run(&mut self, inputs: &[Tensor], times: Option<&mut [f64]>) -> Result<Vec<Tensor>>;
 }
@@ -134,6 +150,10 @@ impl Session {
     /// Planned activation memory in bytes.
     pub fn arena_bytes(&self) -> Option<u64> {
         self.0.arena_bytes()
+    }
+    /// Bytes of packed weights, without those that a wider session with the same [`Options::weights`] holds.
+    pub fn packed_bytes(&self) -> Option<u64> {
+        self.0.packed_bytes()
     }
     /// Runs once on the graph's inputs, in order.
     ///

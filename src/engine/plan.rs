@@ -67,7 +67,7 @@ impl Plan {
         let (isa, threads) = (options.isa, options.threads.max(1));
         refuse_unknown(graph)?;
         let mut statics = interp::statics(graph)?;
-        let items = super::passes::items(graph, &statics, isa.lanes())?;
+        let items = super::passes::items(graph, &statics, isa.lanes(), options.weights.as_ref())?;
         super::passes::keep_read(graph, &items, &mut statics);
         let Drawn { drafts, waiting, mut steps, outputs, ranges, len } =
             planner::draw(graph, options, &statics, items)?;
@@ -155,6 +155,10 @@ impl Runner for Plan {
     }
     fn arena_bytes(&self) -> Option<u64> {
         Some(self.arena.bytes())
+    }
+    fn packed_bytes(&self) -> Option<u64> {
+        let of = |e: &Exec| if let Exec::Fast { prepared, .. } = e { prepared.packed_bytes() as u64 } else { 0 };
+        Some(self.execs.iter().map(of).sum())
     }
     fn run(&mut self, inputs: &[Tensor], mut times: Option<&mut [f64]>) -> Result<Vec<Tensor>> {
         check_inputs(&self.graph, inputs)?;

@@ -44,7 +44,8 @@ fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
     let ConvChain { expand, depthwise, project, residual } = chain.as_ref();
     let ready = |p: &ConvPart| -> Result<Part> {
         let shape = conv_shape(&p.geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-        let conv = Conv::new(task.isa, shape, SrcLayout::Blocked, p.weights.f32_bytes()?, p.bias.as_deref());
+        let (weights, bias) = (p.weights.f32_bytes()?, p.bias.as_deref());
+        let conv = Conv::sharing(task.isa, shape, SrcLayout::Blocked, weights, bias, p.share.as_ref());
         Ok(Part { conv, act: p.act })
     };
     Ok(Box::new(Chain {

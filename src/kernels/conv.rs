@@ -80,11 +80,12 @@ fn accepts(task: &Task) -> Verdict {
 }
 
 fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
-    let Kind::Conv { geometry, weights, bias, act, pre, residual } = task.kind else {
+    let Kind::Conv { geometry, weights, bias, act, pre, residual, share } = task.kind else {
         return Err(Error::run("not a convolution"));
     };
     let shape = shape(geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-    let mut conv = Conv::new(task.isa, shape, src_layout(geometry), weights.f32_bytes()?, bias.as_deref());
+    let (layout, weights) = (src_layout(geometry), weights.f32_bytes()?);
+    let mut conv = Conv::sharing(task.isa, shape, layout, weights, bias.as_deref(), share.as_ref());
     if let Some(pre) = pre {
         conv = conv.with_pre(pre.affine.as_ref().map(|(a, b)| (a.as_slice(), b.as_slice())), pre.act);
     }

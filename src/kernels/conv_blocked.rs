@@ -13,6 +13,7 @@
 //! source are never read (dense) or never leave their lane (depthwise).
 
 use super::epilogue::Act;
+use super::shared::{Form, Packed, Share};
 use super::sweep::{Pair, Sweep};
 use crate::engine::pool::Pool;
 use crate::simd::Isa;
@@ -141,7 +142,7 @@ pub struct Conv {
     shape: ConvShape,
     isa: Isa,
     kind: Kind,
-    wei: Pages,
+    packed: Packed,
     bias: Pages,
     pairs: Vec<Pair>,
     pre: Option<PreMap>,
@@ -166,6 +167,18 @@ impl Conv {
     ///
     /// Panics if the lengths do not match the shape, or for a plain source with groups.
     pub fn new(isa: Isa, shape: ConvShape, layout: SrcLayout, wei: &[[u8; 4]], bias: Option<&[f32]>) -> Conv {
+        Conv::sharing(isa, shape, layout, wei, bias, None)
+    }
+
+    /// As [`Conv::new`], with weights that a wider one has packed, where there is one.
+    pub fn sharing(
+        isa: Isa,
+        shape: ConvShape,
+        layout: SrcLayout,
+        wei: &[[u8; 4]],
+        bias: Option<&[f32]>,
+        share: Option<&Share>,
+    ) -> Conv {
         shape.check();
         let ConvShape { ic, oc, kh, kw, g, .. } = shape;
         let (l, taps, icg, ocg) = (isa.lanes(), kh * kw, ic / g, oc / g);
@@ -193,13 +206,18 @@ impl Conv {
                     packed[((c / l) * taps + t) * l + c % l] = f32::from_ne_bytes(wei[c * taps + t]);
                 }
             }
-            return Conv { shape, isa, kind, wei: packed, bias: padded, pairs: Vec::new(), pre: None };
+            let packed = Packed::whole(packed, &[], None);
+            return Conv { shape, isa, kind, packed, bias: padded, pairs: Vec::new(), pre: None };
         }
         // Input blocks that outputs block..block + nb need, and the channels used of the last one.
         let reach = |block: usize, nb: usize| {
             let (first, last) = (block * l / ocg, (((block + nb) * l).min(oc) - 1) / ocg);
             let (c0, c1) = (first * icg, (last + 1) * icg);
             (c0 / l, c1.div_ceil(l), (c1 - 1) % l + 1)
+        };
+        let panel_len = |p: &Pair| match kind {
+            Kind::Plain => panel_wei_len(isa, p.nb, 1, 1, taps * ic),
+            _ => panel_wei_len(isa, p.nb, p.icb.1 - p.icb.0, p.c_last, taps),
         };
         let mut pairs = Vec::new();
         let (mut block, mut len) = (0, 0);
@@ -212,57 +230,28 @@ impl Conv {
             }
             let (lo, hi, c_last) = reach(block, nb);
             let (icb, c_last) = if kind == Kind::Plain { ((0, 1), 1) } else { ((lo, hi), c_last) };
-            pairs.push(Pair { block, nb, icb, c_last, wei: len });
-            len += match kind {
-                Kind::Plain => panel_wei_len(isa, nb, 1, 1, taps * ic),
-                _ => panel_wei_len(isa, nb, hi - lo, c_last, taps),
-            };
+            let pair = Pair { block, nb, icb, c_last, wei: len, own: false };
+            len += panel_len(&pair);
+            pairs.push(pair);
             block += nb;
         }
-        let mut packed = Pages::part(len);
-        for p in &pairs {
-            let nr = p.nb * l;
-            let width = nr.min(oc - p.block * l);
-            let to = packed[p.wei..].chunks_exact_mut(nr);
-            if g == 1 {
-                // Row by row of the packed panel: where each value lies within the weights of an output channel.
-                let rows = &wei[p.block * l * icg * taps..][..width * icg * taps];
-                let gather = |k: usize, row: &mut [f32]| {
-                    row.iter_mut()
-                        .zip(rows[k..].iter().step_by(icg * taps))
-                        .for_each(|(d, w)| *d = f32::from_ne_bytes(*w));
-                };
-                if kind == Kind::Plain {
-                    to.take(icg * taps).enumerate().for_each(|(k, row)| gather(k, row));
-                    continue;
-                }
-                let mut to = to;
-                for kb in 0..p.icb.1 {
-                    let here = if kb + 1 == p.icb.1 { p.c_last } else { l };
-                    for t in 0..taps {
-                        for (c, row) in (&mut to).take(here).enumerate() {
-                            gather((kb * l + c) * taps + t, row);
-                        }
-                    }
-                }
-                continue;
+        // A plain source's panels are all there is of few channels, and groups differ in how blocks meet.
+        let share = share.filter(|_| kind != Kind::Plain && g == 1);
+        let form = Form { isa, winograd: 0, taps };
+        let pack = |pairs: &[Pair], len: usize| {
+            let mut packed = Pages::part(len);
+            pack(&shape, kind, l, wei, pairs, &mut packed);
+            packed
+        };
+        let packed = match share.and_then(|s| s.lead(form)) {
+            Some(lead) => {
+                let len = lead.place(&mut pairs, panel_len);
+                let own: Vec<Pair> = pairs.iter().copied().filter(|p| p.own).collect();
+                Packed::lent(lead, pack(&own, len), &pairs, l)
             }
-            for o in 0..width {
-                let channel = p.block * l + o;
-                let row = &wei[channel * icg * taps..][..icg * taps];
-                let first = channel / ocg * icg;
-                for (i, w) in row.chunks_exact(taps).enumerate() {
-                    let c = first + i;
-                    let kb = c / l - p.icb.0;
-                    // [icb][tap][ci], the last block being shorter
-                    let here = if c / l + 1 == p.icb.1 { p.c_last } else { l };
-                    for (t, &w) in w.iter().enumerate() {
-                        packed[p.wei + (kb * taps * l + t * here + c % l) * nr + o] = f32::from_ne_bytes(w);
-                    }
-                }
-            }
-        }
-        Conv { shape, isa, kind, wei: packed, bias: padded, pairs, pre: None }
+            None => Packed::whole(pack(&pairs, len), &pairs, share.map(|s| (s, form))),
+        };
+        Conv { shape, isa, kind, packed, bias: padded, pairs, pre: None }
     }
 
     /// With a map of the source on the way in: `act(x · scale[c] + shift[c])`. Panics unless the convolution is pointwise.
@@ -286,9 +275,9 @@ impl Conv {
     pub fn isa(&self) -> Isa {
         self.isa
     }
-    /// Bytes of packed weights and bias.
+    /// Bytes of packed weights and bias, without what a wider one holds.
     pub fn packed_bytes(&self) -> usize {
-        4 * (self.wei.len() + self.bias.len())
+        self.packed.bytes() + 4 * self.bias.len()
     }
     /// Name of the algorithm chosen.
     pub fn algorithm(&self) -> &'static str {
@@ -347,12 +336,59 @@ impl Conv {
         Sweep {
             isa: self.isa,
             pairs: &self.pairs[from..from + n],
-            wei: &self.wei,
+            wei: self.packed.wei(),
+            own: self.packed.own(),
+            factors: self.packed.factors(),
             bias: Some(&self.bias),
             taps,
             plain: self.kind == Kind::Plain,
             residual,
             act,
+        }
+    }
+}
+
+/// Packs the weights of pairs of output blocks to where each has its place.
+fn pack(s: &ConvShape, kind: Kind, l: usize, wei: &[[u8; 4]], pairs: &[Pair], packed: &mut [f32]) {
+    let (oc, taps, icg, ocg) = (s.oc, s.kh * s.kw, s.ic / s.g, s.oc / s.g);
+    for p in pairs {
+        let nr = p.nb * l;
+        let width = nr.min(oc - p.block * l);
+        let to = packed[p.wei..].chunks_exact_mut(nr);
+        if s.g == 1 {
+            // Row by row of the packed panel: where each value lies within the weights of an output channel.
+            let rows = &wei[p.block * l * icg * taps..][..width * icg * taps];
+            let gather = |k: usize, row: &mut [f32]| {
+                row.iter_mut().zip(rows[k..].iter().step_by(icg * taps)).for_each(|(d, w)| *d = f32::from_ne_bytes(*w));
+            };
+            if kind == Kind::Plain {
+                to.take(icg * taps).enumerate().for_each(|(k, row)| gather(k, row));
+                continue;
+            }
+            let mut to = to;
+            for kb in 0..p.icb.1 {
+                let here = if kb + 1 == p.icb.1 { p.c_last } else { l };
+                for t in 0..taps {
+                    for (c, row) in (&mut to).take(here).enumerate() {
+                        gather((kb * l + c) * taps + t, row);
+                    }
+                }
+            }
+            continue;
+        }
+        for o in 0..width {
+            let channel = p.block * l + o;
+            let row = &wei[channel * icg * taps..][..icg * taps];
+            let first = channel / ocg * icg;
+            for (i, w) in row.chunks_exact(taps).enumerate() {
+                let c = first + i;
+                let kb = c / l - p.icb.0;
+                // [icb][tap][ci], the last block being shorter
+                let here = if c / l + 1 == p.icb.1 { p.c_last } else { l };
+                for (t, &w) in w.iter().enumerate() {
+                    packed[p.wei + (kb * taps * l + t * here + c % l) * nr + o] = f32::from_ne_bytes(w);
+                }
+            }
         }
     }
 }

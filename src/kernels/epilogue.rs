@@ -123,6 +123,62 @@ impl Act {
     }
 }
 
+/// `clamp(x · factors + shift + residual)` on a plane of a tile, a channel per lane.
+pub(super) struct Scaled<'a> {
+    /// A factor per lane.
+    pub factors: &'a [f32],
+    /// Added, per lane.
+    pub shift: Option<&'a [f32]>,
+    /// Added; a tensor of the destination's shape.
+    pub residual: Option<&'a [f32]>,
+    /// Bounds of the result.
+    pub clamp: (f32, f32),
+}
+
+impl Scaled<'_> {
+    /// Over plane `a` of a tile.
+    pub fn apply(&self, isa: Isa, tile: &mut TileMut<'_>, a: usize) {
+        let (from, step) = (tile.origin + a * tile.stride_a(), tile.stride_b());
+        if tile.is_contiguous() {
+            let x = tile.plane(a);
+            let residual = self.residual.map(|r| &r[from..][..x.len()]);
+            return dispatch(isa, ScaledPlane { how: self, residual, x });
+        }
+        for b in 0..tile.b_len() {
+            let x = tile.seg(a, b);
+            let residual = self.residual.map(|r| &r[from + b * step..][..x.len()]);
+            dispatch(isa, ScaledPlane { how: self, residual, x });
+        }
+    }
+}
+
+struct ScaledPlane<'a> {
+    how: &'a Scaled<'a>,
+    residual: Option<&'a [f32]>,
+    x: &'a mut [f32],
+}
+
+impl SimdOp for ScaledPlane<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Scaled { factors, shift, clamp: (lo, hi), .. } = *self.how;
+        let factors = s.load(factors);
+        let shift = shift.map_or(s.splat(0.0), |b| s.load(b));
+        let (lo, hi) = (s.splat(lo), s.splat(hi));
+        // Loops, not closures, which would be compiled without the instruction set.
+        let mut at = 0;
+        for x in self.x.chunks_exact_mut(S::LANES) {
+            let mut v = s.fma(s.load(x), factors, shift);
+            if let Some(r) = self.residual {
+                v = s.add(v, s.load(&r[at..]));
+            }
+            s.store(x, s.min(hi, s.max(lo, v)));
+            at += S::LANES;
+        }
+    }
+}
+
 struct Columns<'a, 'd> {
     act: Act,
     tile: &'a mut TileMut<'d>,

@@ -28,6 +28,7 @@ mod product;
 mod reorder_step;
 mod resize2d;
 mod rows;
+pub mod shared;
 mod sweep;
 mod table;
 pub mod task;
@@ -37,6 +38,7 @@ pub use channels::COPY;
 pub use conv::takes_pre;
 pub use epilogue::Act;
 pub use reorder_step::REORDER;
+pub use shared::{Share, WeightSet};
 pub use table::TABLE;
 pub use task::{
     Accept, Attention, BinaryOp, ConvChain, ConvPart, Entry, FewBitsProduct, Kind, Layout, Mask, MatMul, PoolWindow,

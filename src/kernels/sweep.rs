@@ -4,7 +4,7 @@
 //! outermost, so that all pairs use one cut of the source while it is near and every weight is read once per tile → the weights
 //! of the pass that follows are asked for meanwhile.
 
-use super::epilogue::Act;
+use super::epilogue::{Act, Scaled};
 use crate::simd::panel::{Panel, PanelDst, PanelForm, PanelSrc, panel};
 use crate::simd::{Isa, TileMut};
 use std::ops::Range;
@@ -25,6 +25,8 @@ pub(super) struct Pair {
     pub c_last: usize,
     /// Where the weights `[icb][tap][c][nb · lanes]` start.
     pub wei: usize,
+    /// Of weights that are shared: whether they are not, and lie with the kernel's own.
+    pub own: bool,
 }
 
 /// Where the pixels of a tile go, as [`PanelDst`] has it.
@@ -57,6 +59,10 @@ pub(super) struct Sweep<'a> {
     pub pairs: &'a [Pair],
     /// Packed weights of all pairs.
     pub wei: &'a [f32],
+    /// But for those that are the kernel's own.
+    pub own: &'a [f32],
+    /// Multiplied with the products before anything is added, by block; nothing where there are none.
+    pub factors: Option<&'a [f32]>,
     /// Start values of all output blocks, by block.
     pub bias: Option<&'a [f32]>,
     /// Offsets of the window's taps.
@@ -109,8 +115,9 @@ impl Sweep<'_> {
     fn weights(&self, p: &Pair, kb: usize, n: usize) -> &[f32] {
         let l = self.isa.lanes();
         let per_block = self.taps.len() * l * p.nb * l;
-        let start = (p.wei + (kb - p.icb.0) * per_block).min(self.wei.len());
-        &self.wei[start..(start + n * per_block).min(self.wei.len())]
+        let all = if p.own { self.own } else { self.wei };
+        let start = (p.wei + (kb - p.icb.0) * per_block).min(all.len());
+        &all[start..(start + n * per_block).min(all.len())]
     }
 
     fn pass(&self, p: &Pair, from: Blocks<'_>, kb: Range<usize>, to: Form, next: &[f32], tile: &mut TileMut<'_>) {
@@ -118,6 +125,9 @@ impl Sweep<'_> {
         let (clamp, after) = self.act.split();
         let last = kb.end == p.icb.1;
         let block = p.block - tile.a0;
+        // With factors, what is added comes after them.
+        let adds = self.factors.is_none();
+        let bias = self.bias.map(|b| &b[p.block * l..][..p.nb * l]);
         let job = Panel {
             from: PanelSrc {
                 src: from.src,
@@ -132,16 +142,24 @@ impl Sweep<'_> {
             wei: self.weights(p, kb.start, kb.len()),
             next,
             nb: p.nb,
-            bias: self.bias.map(|b| &b[p.block * l..][..p.nb * l]),
+            bias: bias.filter(|_| adds),
             accumulate: kb.start > p.icb.0,
-            residual: self.residual.filter(|_| last),
-            clamp: if last { clamp } else { (f32::NEG_INFINITY, f32::INFINITY) },
+            residual: self.residual.filter(|_| last && adds),
+            clamp: if last && adds { clamp } else { (f32::NEG_INFINITY, f32::INFINITY) },
         };
         let to = match to {
             Form::Pixels => PanelDst::Pixels { block },
             Form::Planes => PanelDst::Planes { block },
         };
         panel(self.isa, &job, to, tile);
+        if let Some(factors) = self.factors.filter(|_| last) {
+            for b in 0..p.nb {
+                let shift = bias.map(|s| &s[b * l..][..l]);
+                let scaled =
+                    Scaled { factors: &factors[(p.block + b) * l..][..l], shift, residual: self.residual, clamp };
+                scaled.apply(self.isa, tile, block + b);
+            }
+        }
         if let Some(act) = after.filter(|_| last) {
             act.apply_tile(self.isa, tile, block..block + p.nb);
         }

@@ -1,6 +1,7 @@
 //! What a kernel is asked to do: a step of a plan in terms of shapes, layouts and fused parts, free of graphs and names.
 
 use super::epilogue::Act;
+use super::shared::Share;
 use crate::engine::pool::Pool;
 use crate::error::Result;
 use crate::ops::conv::Geometry;
@@ -57,6 +58,8 @@ pub struct ConvPart {
     pub bias: Option<Vec<f32>>,
     /// Activation.
     pub act: Act,
+    /// Where to look for the weights packed already.
+    pub share: Option<Share>,
 }
 
 /// A pointwise, a depthwise and a pointwise convolution, or the depthwise one with one of its neighbours.
@@ -111,6 +114,8 @@ pub enum Kind {
         residual: bool,
         /// What is done to x first (pointwise convolutions only).
         pre: Option<Pre>,
+        /// Where to look for the weights packed already; they are as if there were none.
+        share: Option<Share>,
     },
     /// `act(conv_transpose(x) + bias)`. Operand: x.
     ConvTranspose {

@@ -9,6 +9,7 @@
 use super::conv::shape as conv_shape;
 use super::conv_blocked::ConvShape;
 use super::epilogue::Act;
+use super::shared::{Form as Packing, Packed, Share};
 use super::sweep::{Blocks, Form, Pair, Sweep};
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::{Grid, Pool, Scratch};
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::simd::winograd::{self, MAX_POINTS, Rows, TOGETHER};
 use crate::simd::{Isa, TileMut};
 use crate::tensor::Pages;
+use std::ops::Range;
 
 pub(super) const F2: Entry =
     Entry { name: "conv-winograd-2", accepts: |t| accepts(t, 2), prepare: |t| prepare(t, 2), tolerance: 2e-5 };
@@ -73,11 +75,12 @@ fn accepts(task: &Task, m: usize) -> Verdict {
 }
 
 fn prepare(task: &Task, m: usize) -> Result<Box<dyn Prepared>> {
-    let Kind::Conv { geometry, weights, bias, act, .. } = task.kind else {
+    let Kind::Conv { geometry, weights, bias, act, share, .. } = task.kind else {
         return Err(Error::run("not a convolution"));
     };
     let shape = conv_shape(geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-    let conv = Winograd::new(task.isa, shape, m, weights.f32_bytes()?, bias.as_deref());
+    let weights = weights.f32_bytes()?;
+    let conv = Winograd::sharing(task.isa, shape, m, weights, bias.as_deref(), share.as_ref());
     Ok(Box::new(Ready { conv, act: *act }))
 }
 
@@ -102,7 +105,7 @@ pub struct Winograd {
     isa: Isa,
     m: usize,
     /// `[position][output pair][ic][2 blocks of lanes]`; the last pair may be one block.
-    wei: Pages,
+    packed: Packed,
     bias: Pages,
     /// Output pairs of one position.
     pairs: Vec<Pair>,
@@ -113,64 +116,55 @@ impl Winograd {
     ///
     /// Panics if the lengths do not match the shape, or the window is another.
     pub fn new(isa: Isa, shape: ConvShape, m: usize, wei: &[[u8; 4]], bias: Option<&[f32]>) -> Winograd {
+        Winograd::sharing(isa, shape, m, wei, bias, None)
+    }
+
+    /// As [`Winograd::new`], with weights that a wider one has transformed where there is one.
+    pub fn sharing(
+        isa: Isa,
+        shape: ConvShape,
+        m: usize,
+        wei: &[[u8; 4]],
+        bias: Option<&[f32]>,
+        share: Option<&Share>,
+    ) -> Winograd {
         let ConvShape { ic, oc, kh, kw, g, sh, sw, dh, dw, .. } = shape;
         assert!(m == 2 || m == 4);
         assert_eq!([kh, kw, g, sh, sw, dh, dw], [3, 3, 1, 1, 1, 1, 1], "{shape:?}: not for Winograd");
         assert_eq!(wei.len(), oc * ic * 9, "{shape:?}: weights");
         assert!(bias.is_none_or(|b| b.len() == oc), "{shape:?}: bias");
-        let (l, points) = (isa.lanes(), (m + 2) * (m + 2));
+        let l = isa.lanes();
         let ocb = oc.div_ceil(l);
-        let per_point = ocb * l * ic;
-        let mut packed = Pages::part(points * per_point);
-        let mut taps = [[0.0f32; TOGETHER]; 9];
-        let mut transformed = [[0.0f32; TOGETHER]; MAX_POINTS];
-        // What some inputs give, by position: written out in runs, not to 36 places a multiple of a page apart in turn.
-        let mut some = vec![0.0f32; points * RUN * 2 * l];
-        for pair in 0..ocb.div_ceil(2) {
-            let (start, room) = (2 * pair * l, (ocb - 2 * pair).min(2) * l);
-            for i0 in (0..ic).step_by(RUN) {
-                let run = RUN.min(ic - i0);
-                for inner in (0..room).step_by(TOGETHER) {
-                    // Filters beyond the last channel are zero; there may be no room for them.
-                    let first = start + inner;
-                    let (count, stored) = (oc.saturating_sub(first).min(TOGETHER), (room - inner).min(TOGETHER));
-                    for i in 0..run {
-                        for (t, tap) in taps.iter_mut().enumerate() {
-                            tap[count..].fill(0.0);
-                            if count > 0 {
-                                let of_channel = wei[(first * ic + i0 + i) * 9 + t..].iter().step_by(ic * 9);
-                                tap[..count].iter_mut().zip(of_channel).for_each(|(d, w)| *d = f32::from_ne_bytes(*w));
-                            }
-                        }
-                        winograd::filters(isa, m, &taps, &mut transformed);
-                        for (p, u) in transformed[..points].iter().enumerate() {
-                            some[(p * RUN + i) * room + inner..][..stored].copy_from_slice(&u[..stored]);
-                        }
-                    }
-                }
-                for p in 0..points {
-                    let to = &mut packed[p * per_point + start * ic + i0 * room..][..run * room];
-                    to.copy_from_slice(&some[p * RUN * room..][..run * room]);
-                }
-            }
-        }
         let mut padded = Pages::part(ocb.next_multiple_of(2) * l);
         if let Some(b) = bias {
             padded[..oc].copy_from_slice(b);
         }
         let (icb, c_last) = ((0, ic.div_ceil(l)), (ic - 1) % l + 1);
-        let pair = |block: usize| Pair { block, nb: (ocb - block).min(2), icb, c_last, wei: block * l * ic };
-        let pairs = (0..ocb).step_by(2).map(pair).collect();
-        Winograd { shape, isa, m, wei: packed, bias: padded, pairs }
+        let pair = |block: usize| {
+            let nb = (ocb - block).min(2);
+            Pair { block, nb, icb, c_last, wei: block * l * ic, own: false }
+        };
+        let mut pairs: Vec<Pair> = (0..ocb).step_by(2).map(pair).collect();
+        let form = Packing { isa, winograd: m, taps: 1 };
+        let packed = match share.and_then(|s| s.lead(form)) {
+            Some(lead) => {
+                lead.place(&mut pairs, |p| p.nb * l * ic);
+                // Only the last can be its own.
+                let own = pairs.last().filter(|p| p.own).map_or(ocb, |p| p.block);
+                Packed::lent(lead, transform(isa, &shape, m, wei, own..ocb), &pairs, l)
+            }
+            None => Packed::whole(transform(isa, &shape, m, wei, 0..ocb), &pairs, share.map(|s| (s, form))),
+        };
+        Winograd { shape, isa, m, packed, bias: padded, pairs }
     }
 
     /// The shape.
     pub fn shape(&self) -> &ConvShape {
         &self.shape
     }
-    /// Bytes of transformed weights and bias.
+    /// Bytes of transformed weights and bias, without what a wider one holds.
     pub fn packed_bytes(&self) -> usize {
-        4 * (self.wei.len() + self.bias.len())
+        self.packed.bytes() + 4 * self.bias.len()
     }
 
     fn points(&self) -> usize {
@@ -189,7 +183,7 @@ impl Winograd {
         let row_bytes = tile_cols * self.points() * (icb + ocb) * l * 4;
         // Blocks of rows that fit the cache, of equal size.
         let blocks = tile_rows.div_ceil((BLOCK_BYTES / row_bytes).max(1));
-        let weight_bytes = self.wei.len() * 4;
+        let weight_bytes = self.points() * ocb * l * s.ic * 4;
         let few = tile_rows * tile_cols <= 64 || weight_bytes > row_bytes * tile_rows;
         if few && s.n * tile_rows * tile_cols <= 256 {
             for n in 0..s.n {
@@ -301,12 +295,14 @@ impl Winograd {
     /// The products of position `p` from output pair `pair` on: `to` is `[blocks][tiles][lanes]`, `slots` vectors apart.
     fn multiply(&self, p: usize, maps: &[f32], slots: usize, pair: usize, to: &mut TileMut<'_>) {
         let l = self.isa.lanes();
-        let per_point = self.wei.len() / self.points();
+        let (wei, own) = (self.packed.wei(), self.packed.own());
         let sweep = Sweep {
             isa: self.isa,
             pairs: &self.pairs[pair..pair + to.a_len().div_ceil(2)],
             // To the end, so that the first weights of the next position are asked for too.
-            wei: &self.wei[p * per_point..],
+            wei: &wei[p * (wei.len() / self.points())..],
+            own: &own[p * (own.len() / self.points())..],
+            factors: self.packed.factors(),
             bias: None,
             taps: &[0],
             plain: false,
@@ -316,6 +312,46 @@ impl Winograd {
         let from = Blocks { src: maps, base: 0, stride: slots * l, row_stride: 0 };
         sweep.run(from, 0..self.shape.ic.div_ceil(l), Form::Pixels, to);
     }
+}
+
+/// The transformed weights of some output blocks, from an even one on: `[position][output pair][ic][blocks of lanes]`.
+fn transform(isa: Isa, s: &ConvShape, m: usize, wei: &[[u8; 4]], blocks: Range<usize>) -> Pages {
+    let (ic, oc, l, points) = (s.ic, s.oc, isa.lanes(), (m + 2) * (m + 2));
+    let per_point = blocks.len() * l * ic;
+    let mut packed = Pages::part(points * per_point);
+    let mut taps = [[0.0f32; TOGETHER]; 9];
+    let mut transformed = [[0.0f32; TOGETHER]; MAX_POINTS];
+    // What some inputs give, by position: written out in runs, not to 36 places a multiple of a page apart in turn.
+    let mut some = vec![0.0f32; points * RUN * 2 * l];
+    for block in blocks.clone().step_by(2) {
+        let (start, room) = (block * l, (blocks.end - block).min(2) * l);
+        for i0 in (0..ic).step_by(RUN) {
+            let run = RUN.min(ic - i0);
+            for inner in (0..room).step_by(TOGETHER) {
+                // Filters beyond the last channel are zero; there may be no room for them.
+                let first = start + inner;
+                let (count, stored) = (oc.saturating_sub(first).min(TOGETHER), (room - inner).min(TOGETHER));
+                for i in 0..run {
+                    for (t, tap) in taps.iter_mut().enumerate() {
+                        tap[count..].fill(0.0);
+                        if count > 0 {
+                            let of_channel = wei[(first * ic + i0 + i) * 9 + t..].iter().step_by(ic * 9);
+                            tap[..count].iter_mut().zip(of_channel).for_each(|(d, w)| *d = f32::from_ne_bytes(*w));
+                        }
+                    }
+                    winograd::filters(isa, m, &taps, &mut transformed);
+                    for (p, u) in transformed[..points].iter().enumerate() {
+                        some[(p * RUN + i) * room + inner..][..stored].copy_from_slice(&u[..stored]);
+                    }
+                }
+            }
+            for p in 0..points {
+                let to = &mut packed[p * per_point + (start - blocks.start * l) * ic + i0 * room..][..run * room];
+                to.copy_from_slice(&some[p * RUN * room..][..run * room]);
+            }
+        }
+    }
+    packed
 }
 
 /// Room for `tiles` vectors, such that the positions of a tile do not all fall on the same lines of a cache.

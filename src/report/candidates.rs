@@ -88,6 +88,8 @@ pub struct Candidate {
     pub spent: Option<Spent>,
     /// Preparing the optimized path: planning and packing weights.
     pub prepare_ms: Option<f64>,
+    /// Bytes of weights as the optimized path's kernels want them, without those that a wider candidate with the same weights holds.
+    pub packed_bytes: Option<u64>,
     /// Going over to it from another width of its weights.
     pub switch: Option<Switching>,
     /// Up to which size it pays, in words and as numbers for machines: the largest or smallest size measured at which it does.
@@ -110,6 +112,7 @@ impl Candidate {
             optimized: None,
             spent: None,
             prepare_ms: None,
+            packed_bytes: None,
             switch: None,
             break_even: None,
             top1: None,
@@ -170,6 +173,7 @@ pub fn grid(name: &'static str, heading: String, candidates: &[Candidate], show_
         shown(any(&|c| c.switch.is_some()), "switch_ms", "Switch ms"),
         GridColumn::machine("switch_low_ms"),
         GridColumn::machine("switch_high_ms"),
+        shown(any(&|c| c.switch.is_some()), "packed_bytes", "Packed"),
     ];
     let first = candidates.first();
     let rows = candidates.iter().map(|c| row(c, first)).collect();
@@ -212,6 +216,7 @@ fn row(c: &Candidate, first: Option<&Candidate>) -> Vec<Cell> {
         opt(c.switch.map(|s| s.ms), Cell::Ms),
         opt(c.switch.and_then(|s| s.interval).map(|i| i.0), Cell::Ms),
         opt(c.switch.and_then(|s| s.interval).map(|i| i.1), Cell::Ms),
+        c.packed_bytes.map_or(Cell::Blank, Cell::Bytes),
     ]
 }
 

@@ -9,10 +9,11 @@ use std::collections::HashMap;
 fn part(item: &Item, residual: bool) -> Option<(&Kind, ConvPart)> {
     let Work::Kernel(kind) = &item.work else { return None };
     match kind.as_ref() {
-        Kind::Conv { geometry, weights, bias, act, residual: sum, pre: None }
+        Kind::Conv { geometry, weights, bias, act, residual: sum, pre: None, share }
             if geometry.axes.len() == 2 && (residual || !sum) =>
         {
-            let part = ConvPart { geometry: geometry.clone(), weights: weights.clone(), bias: bias.clone(), act: *act };
+            let (geometry, weights, bias) = (geometry.clone(), weights.clone(), bias.clone());
+            let part = ConvPart { geometry, weights, bias, act: *act, share: share.clone() };
             Some((kind, part))
         }
         _ => None,

@@ -3,7 +3,7 @@
 use super::super::meaning as read;
 use super::{Item, Walk};
 use crate::ir::{Node, NodeId, ValueId};
-use crate::kernels::{Act, BinaryOp, Kind};
+use crate::kernels::{Act, BinaryOp, Kind, Share};
 use crate::ops::Op;
 use crate::ops::conv_transpose::ConvTranspose;
 use crate::tensor::Tensor;
@@ -26,6 +26,12 @@ impl Walk<'_> {
         }
         let geometry = conv.geometry(&xd, &wd).ok().filter(|g| g.axes.len() <= 2)?;
         let mut weights = self.value(w)?.clone();
+        let mut share = self.set.map(|set| Share {
+            set: set.clone(),
+            name: self.graph.value(w).name.clone(),
+            stored: weights.clone(),
+            scale: None,
+        });
         let mut bias = self.bias(node)?;
         let (mut covers, mut out) = (vec![id], out);
         // Per-channel scale and offset go into weights and bias.
@@ -54,6 +60,10 @@ impl Walk<'_> {
                 values.chunks_mut(per.max(1)).zip(&s).for_each(|(row, s)| row.iter_mut().for_each(|w| *w *= s));
                 weights = Tensor::from_vec(values, &wd).ok()?;
                 b.iter_mut().zip(&s).for_each(|(b, s)| *b *= s);
+                if let Some(share) = &mut share {
+                    let all = share.scale.get_or_insert_with(|| vec![1.0; geometry.oc]);
+                    all.iter_mut().zip(&s).for_each(|(a, s)| *a *= s);
+                }
             }
             b.iter_mut().zip(&shift).for_each(|(b, t)| *b += t);
             bias = Some(b);
@@ -69,7 +79,7 @@ impl Walk<'_> {
         }
         let (act, out, more) = self.activation(out);
         covers.extend(more);
-        let kind = Kind::Conv { geometry, weights, bias, act, residual: residual.is_some(), pre: None };
+        let kind = Kind::Conv { geometry, weights, bias, act, residual: residual.is_some(), pre: None, share };
         Some(self.finish(kind, covers, srcs, out))
     }
 
@@ -128,7 +138,8 @@ impl Walk<'_> {
             covers.extend(more);
             (act, end) = (follows, after);
         }
-        let kind = Kind::Conv { geometry, weights, bias, act, residual: f.residual.is_some(), pre: None };
+        let residual = f.residual.is_some();
+        let kind = Kind::Conv { geometry, weights, bias, act, residual, pre: None, share: None };
         Some(self.finish(kind, covers, srcs, end))
     }
 }

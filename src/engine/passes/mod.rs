@@ -24,10 +24,11 @@ use super::planner::fast_dims;
 use crate::error::{Error, Result};
 use crate::ir::interp::Statics;
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};
-use crate::kernels::{Act, BinaryOp, Kind};
+use crate::kernels::{Act, BinaryOp, Kind, WeightSet};
 use crate::ops::Op;
 use crate::tensor::Tensor;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// How an item is executed.
 #[derive(Debug, Clone)]
@@ -75,13 +76,15 @@ struct Walk<'g> {
     /// Composite activations by the value they start from.
     composites: HashMap<ValueId, Composite>,
     repeats: Repeats,
+    /// Where weights may be packed already.
+    set: Option<&'g Arc<WeightSet>>,
 }
 
-/// The work items of a graph, in execution order, for kernels of `lanes` lanes.
+/// The work items of a graph, in execution order, for kernels of `lanes` lanes; `set` is where its weights may be packed already.
 ///
 /// # Errors
 /// If a constant cannot be read.
-pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize) -> Result<Vec<Item>> {
+pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize, set: Option<&Arc<WeightSet>>) -> Result<Vec<Item>> {
     let n = graph.values().len();
     let mut readers = vec![Vec::new(); n];
     let repeats = repeats::find(graph);
@@ -101,6 +104,7 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize) -> Result<Ve
         covered: vec![false; graph.nodes().len()],
         composites: HashMap::new(),
         repeats,
+        set,
     };
     w.find_composites();
     let mut items = w.attentions();

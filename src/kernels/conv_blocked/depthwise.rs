@@ -9,7 +9,7 @@ impl Conv {
     /// Weights and bias of one channel block of a depthwise convolution.
     pub(in crate::kernels) fn depthwise_weights(&self, block: usize) -> (&[f32], &[f32]) {
         let (l, taps) = (self.isa.lanes(), self.shape.kh * self.shape.kw);
-        (&self.wei[block * taps * l..][..taps * l], &self.bias[block * l..][..l])
+        (&self.packed.wei()[block * taps * l..][..taps * l], &self.bias[block * l..][..l])
     }
 
     pub(super) fn depthwise(&self, pool: &Pool, src: &[f32], residual: Option<&[f32]>, act: Act, dst: &mut [f32]) {
@@ -35,7 +35,7 @@ impl Conv {
                     stride: (s.sh, s.sw),
                     pad: (s.ph, s.pw),
                     dilation: (s.dh, s.dw),
-                    wei: &self.wei[block * taps * l..][..taps * l],
+                    wei: &self.packed.wei()[block * taps * l..][..taps * l],
                     bias: &self.bias[block * l..][..l],
                     residual,
                     clamp,
