@@ -378,7 +378,7 @@ fn widths_run_on_the_packed_weights_of_the_widest_and_give_what_they_give_alone(
         let options = Options { weights: Some(Arc::default()), poison: true, ..Options::new(Path::Optimized, 2) };
         let run = |spec: &ModelSpec, options: &Options| {
             let model = madd_prof::ir::build(spec, &Bindings::default()).unwrap();
-            let inputs = inputs(&model.graph);
+            let inputs = inputs_of(&model);
             let mut session = Session::new(&Arc::new(model.graph), options).unwrap();
             let out = session.run(&inputs).unwrap()[0].view::<f32>().unwrap().into_owned();
             (out, session)

@@ -262,7 +262,8 @@ mod tests {
                         let what = format!("{isa} {s:?} winograd {winograd} {act:?}");
                         let (want, alone) = run(isa, &s, winograd, &folded, None, act, sum);
                         let (got, shared) = run(isa, &s, winograd, &folded, Some(&share), act, sum);
-                        close(&got, &want, 2e-5, &what);
+                        // Both round, each in its own way, and F(4×4) the most.
+                        close(&got, &want, if winograd == 4 { 1e-4 } else { 2e-5 }, &what);
                         let last = if (oc.div_ceil(l)) % 2 == 1 { l * ic } else { 0 };
                         let points = if winograd > 0 { (winograd + 2).pow(2) } else { k * k };
                         let vectors = 2 * oc.next_multiple_of(2 * l);
