@@ -191,7 +191,7 @@ mod tests {
             ("[ops.\"a::B\"]\ninputs = [\"n\"]", "needs madds"),
             ("[ops.\"a::B\"]\nmadds = \"1\"\ninputs = \"n\"", "list of strings"),
             ("ops = 3", "must be a table"),
-            ("[ops", "TOML"),
+            ("[ops", "line 1, column 5: unclosed table"),
         ] {
             let e = Config::parse(text).unwrap_err().to_string();
             assert!(e.contains(says), "{text}: {e}");

@@ -101,7 +101,7 @@ pub struct BenchArgs {
 /// What `run --help` adds.
 const RUN_HELP: &str = "\
 Examples:
-  madd-prof run model.onnx --output y.npz                 on made-up inputs
+  madd-prof run model.onnx --input x.npz --output y.npz
   madd-prof run model.onnx --input x.npz --output y.npz --path reference";
 
 /// `run`.
