@@ -263,8 +263,8 @@ fn examples_of_help_work() {
             let Some(words) = line.trim().split("  ").next().unwrap().trim().strip_prefix("madd-prof ") else {
                 continue;
             };
-            let mut args: Vec<&str> = words.split_whitespace().collect();
             let words = words.split(" > ").next().unwrap_or(words);
+            let mut args: Vec<&str> = words.split_whitespace().collect();
             if words.contains("main:") && !has_git || words.contains("bert.onnx") || words.contains("profile.json") {
                 continue;
             }

@@ -155,7 +155,7 @@ class Ours:
     """One process per round: `bench` loads, warms up, measures and ends."""
 
     def __init__(self, name, binary, path, threads, args):
-        self.name, self.rounds, self.longest = name, [], 0.0
+        self.name, self.rounds, self.loads, self.longest = name, [], [], 0.0
         self.command = [binary, "bench", path, "--path", "optimized", "--threads", str(threads), "--format", "json", "--quiet"]
         for dim, n in args.dims.items():
             self.command += ["--dim", f"{dim}={n}"]
@@ -176,7 +176,8 @@ class Ours:
         self.longest = latency["median_ms"] / 1e3
         if latency["runs"] < 4:
             latency, report, usage = self.bench(8 * self.longest)
-        self.info["load_s"] = latency.get("prepare_ms", math.nan) / 1e3
+        self.loads.append(latency.get("prepare_ms", math.nan) / 1e3)
+        self.info["load_s"] = statistics.median(self.loads)
         self.info["floor_ms"] = (report.get("roofline") or {}).get("floor_ms", math.nan)
         self.rounds.append({"median_ms": latency["median_ms"], "min_ms": latency["min_ms"], "peak_bytes": usage.ru_maxrss * 1024})
 
