@@ -2,7 +2,7 @@
 //!
 //! A narrower model's weights are the leading channels of a wider one's, and packed they are the leading rows of the leading panels: the
 //! same memory serves both. Each width's normalisation is folded in, so the packed values of the wider are those of the narrower
-//! times a factor per output channel, which is applied to the products while they are near ([`super::sweep`]); where all factors are 1 nothing is.
+//! times a factor per output channel, which is applied to the products while they are near (`sweep.rs`); where all factors are 1 nothing is.
 //!
 //! Nothing is taken on trust: a part is used only where its values are those of the whole.
 
