@@ -141,7 +141,7 @@ pub fn attention(pool: &Pool, isa: Isa, shape: &Shape, of: Operands<'_>, dst: &m
             let block = Block { isa, shape, head, of, ticket, index };
             for at in (0..tile.b_len()).step_by(rows) {
                 let n = rows.min(tile.b_len() - at);
-                block.run(scratch, &mut tile.rows(at, n));
+                block.run(scratch, &mut tile.part(at, n));
             }
         });
     });

@@ -85,17 +85,6 @@ impl<'d> TileMut<'d> {
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(a * self.sa + b * self.sb), self.len) }
     }
 
-    /// Segments `from..from + n` of every `a`, as a tile of their own.
-    pub fn rows(&mut self, from: usize, n: usize) -> TileMut<'_> {
-        assert!(from.checked_add(n).is_some_and(|end| end <= self.b));
-        let at = [self.outer, self.a0, self.b0 + from, self.c0];
-        // SAFETY: the segments are among this tile's, which is borrowed exclusively for as long as the part lives.
-        unsafe {
-            let ptr = self.ptr.add(from * self.sb);
-            TileMut::from_raw(ptr, [self.a, n, self.len], [self.sa, self.sb], at, self.origin + from * self.sb)
-        }
-    }
-
     /// All segments of `a` as one slice, when they follow each other without a gap.
     #[inline]
     pub fn plane(&mut self, a: usize) -> &mut [f32] {
