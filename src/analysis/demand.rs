@@ -22,7 +22,8 @@ pub struct Demand {
     pub write_bytes: u64,
     /// Weights read.
     pub weight_bytes: u64,
-    /// The algorithm that needs fewest multiplications for the largest part: `direct`, `winograd 4x4`, `winograd 2x2`.
+    /// The algorithm that needs fewest multiplications for the largest part: `direct`, `direct, cropped` (without taps
+    /// that meet only padding), `winograd 4x4`, `winograd 2x2`.
     pub algorithm: &'static str,
 }
 
@@ -115,6 +116,10 @@ const WINOGRAD_CHANNELS: usize = 16;
 /// Gray, 2015: 32 in and 24 out for m = 2, 156 and 100 for m = 4; that of the weights is done once).
 fn best_madds(graph: &Graph, node: &Node, direct: u64) -> (u64, &'static str) {
     let Some(g) = geometry(graph, node) else { return (direct, "direct") };
+    // Taps that meet only padding need no product.
+    if let Some(fewer) = g.cropped().and_then(|(g, _)| g.work()).filter(|w| w.madds < direct) {
+        return (fewer.madds, "direct, cropped");
+    }
     let plain = g.axes.len() == 2 && g.axes.iter().all(|a| (a.k, a.s, a.d) == (3, 1, 1));
     if !plain || g.g != 1 || g.ic.min(g.oc) < WINOGRAD_CHANNELS {
         return (direct, "direct");

@@ -145,7 +145,28 @@ pub(super) fn batch_norm_epsilon(node: &Node) -> Option<f32> {
 
 /// A matrix product of operands with these dims (both at least matrices).
 pub(super) fn matmul(op: &Op, a: &[usize], b: &[usize]) -> Option<MatMul> {
-    let Op::MatMul(op) = op else { return None };
+    let op = match op {
+        Op::MatMul(op) => op,
+        Op::Einsum(e) => {
+            let p = e.product(a, b)?;
+            return Some(MatMul {
+                batch_a: p.batch.clone(),
+                batch_b: p.batch.clone(),
+                batch: p.batch,
+                m: p.m,
+                n: p.n,
+                k: p.k,
+                trans_a: p.trans_a,
+                trans_b: p.trans_b,
+                alpha: 1.0,
+                b: None,
+                bias: None,
+                act: Act::None,
+                residual: false,
+            });
+        }
+        _ => return None,
+    };
     let (trans_a, trans_b, alpha) = match *op {
         matmul::MatMul::Broadcast { trans_a, trans_b, alpha } => (trans_a, trans_b, alpha),
         matmul::MatMul::Gemm { trans_a, trans_b, alpha, .. } => (trans_a, trans_b, alpha),
@@ -174,6 +195,19 @@ pub(super) fn matmul(op: &Op, a: &[usize], b: &[usize]) -> Option<MatMul> {
         act: Act::None,
         residual: false,
     })
+}
+
+/// Whether a node multiplies two matrices or batches of them, each with its rows and columns as the last two axes.
+pub(super) fn is_product(graph: &Graph, node: &Node) -> bool {
+    match &node.op {
+        Op::MatMul(_) => true,
+        Op::Einsum(e) => {
+            let dims = |i: usize| graph.value(operand(node, i)?).fact.shape.concrete();
+            let both = dims(0).zip(dims(1));
+            node.inputs.len() == 2 && both.and_then(|(a, b)| e.product(&a, &b)).is_some_and(|p| p.single)
+        }
+        _ => false,
+    }
 }
 
 /// The bias operand of a Gemm and its factor.

@@ -136,7 +136,7 @@ impl Planner<'_> {
         layouts: &'a [Layout],
         dsts: &'a [Vec<usize>],
     ) -> Task<'a> {
-        Task { kind, srcs, layouts, dsts, isa: self.isa, threads: self.threads, winograd: self.winograd }
+        Task { kind, srcs, layouts, dsts, isa: self.isa, threads: self.threads, winograd: self.winograd, packs: None }
     }
 
     /// The layout a value has now; heap and static values are plain.

@@ -2,7 +2,7 @@
 
 use super::Options;
 use crate::error::{Error, Result};
-use crate::kernels::{Entry, Kind, Layout, Prepared, Task};
+use crate::kernels::{Entry, Kind, Layout, Packs, Prepared, Task};
 use crate::machine::host;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    fn prepare(self, options: &Options) -> Result<Box<dyn Prepared>> {
+    fn prepare(self, options: &Options, packs: &Packs) -> Result<Box<dyn Prepared>> {
         let Waiting { entry, kind, srcs, layouts, dsts } = self;
         (entry.prepare)(&Task {
             kind: &kind,
@@ -27,6 +27,7 @@ impl Waiting {
             isa: options.isa,
             threads: options.threads.max(1),
             winograd: options.winograd,
+            packs: Some(packs),
         })
     }
 }
@@ -34,14 +35,14 @@ impl Waiting {
 /// All of them, in order. Each goes with its unpacked weights as it is done.
 pub(super) fn all(waiting: Vec<Waiting>, options: &Options) -> Vec<Result<Box<dyn Prepared>>> {
     let slots: Vec<Mutex<Option<Waiting>>> = waiting.into_iter().map(|w| Mutex::new(Some(w))).collect();
-    let next = AtomicUsize::new(0);
+    let (next, packs) = (AtomicUsize::new(0), Packs::default());
     let work = || {
         let mut made = Vec::new();
         loop {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(slot) = slots.get(i) else { return made };
             if let Some(w) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                made.push((i, w.prepare(options)));
+                made.push((i, w.prepare(options, &packs)));
             }
         }
     };

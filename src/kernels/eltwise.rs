@@ -6,9 +6,27 @@
 use super::epilogue::Act;
 use crate::engine::pool::Pool;
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
+use smallvec::SmallVec;
 
 /// Values one task handles.
 const TASK: usize = 16 << 10;
+
+/// Run `$body` with `$op` known at compile time, so that the choice is outside the loop.
+macro_rules! per_op {
+    ($op:expr, |$o:ident| $body:expr) => {
+        match $op {
+            Binary::Add => {
+                let $o = Binary::Add;
+                $body
+            }
+            Binary::Mul => {
+                let $o = Binary::Mul;
+                $body
+            }
+            $o => $body,
+        }
+    };
+}
 
 /// A binary operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +120,81 @@ pub fn binary(pool: &Pool, isa: Isa, op: Binary, spread: Spread, act: Act, a: &[
     });
 }
 
+/// Result axes of a broadcast: length and the strides of both operands along it, 0 where one is spread.
+pub type Axes = [(usize, [usize; 2])];
+
+/// `dst = act(a ∘ b)` for operands that are spread in any way over the axes of `dst`, outermost first; along the innermost either
+/// operand's stride is 0 or 1.
+///
+/// Panics on axes that do not fit `dst`.
+#[allow(clippy::too_many_arguments)]
+pub fn broadcast(pool: &Pool, isa: Isa, op: Binary, axes: &Axes, act: Act, a: &[f32], b: &[f32], dst: &mut [f32]) {
+    let Some((&(row, last), outer)) = axes.split_last() else { panic!("a broadcast without axes") };
+    assert!(axes.iter().map(|a| a.0).product::<usize>() == dst.len() && last.iter().all(|&s| s <= 1), "{axes:?}");
+    if dst.is_empty() {
+        return;
+    }
+    let rows = (TASK / row).max(1);
+    pool.for_chunks(dst, rows * row, |i, part, _| {
+        dispatch(isa, Spreading { op, outer, row, last, first: i * rows, a, b, x: part });
+        act.apply(isa, part);
+    });
+}
+
+struct Spreading<'a> {
+    op: Binary,
+    outer: &'a Axes,
+    row: usize,
+    last: [usize; 2],
+    first: usize,
+    a: &'a [f32],
+    b: &'a [f32],
+    x: &'a mut [f32],
+}
+
+impl SimdOp for Spreading<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Spreading { op, outer, row, last, first, a, b, x } = self;
+        let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, outer.len());
+        let (mut rest, mut at) = (first, [0, 0]);
+        for (i, (len, by)) in index.iter_mut().zip(outer).rev() {
+            *i = rest % len;
+            rest /= len;
+            at = [at[0] + *i * by[0], at[1] + *i * by[1]];
+        }
+        per_op!(op, |op| {
+            for x in x.chunks_exact_mut(row) {
+                let (mut a, mut b) = (&a[at[0]..], &b[at[1]..]);
+                let (va, vb) = (s.splat(a[0]), s.splat(b[0]));
+                for x in x.chunks_mut(S::LANES) {
+                    let n = x.len();
+                    if n == S::LANES {
+                        let l = if last[0] == 1 { s.load(a) } else { va };
+                        let r = if last[1] == 1 { s.load(b) } else { vb };
+                        s.store(x, apply(s, op, l, r));
+                    } else {
+                        let l = if last[0] == 1 { s.load_tail(&a[..n]) } else { va };
+                        let r = if last[1] == 1 { s.load_tail(&b[..n]) } else { vb };
+                        s.store_tail(x, apply(s, op, l, r));
+                    }
+                    (a, b) = (&a[n * last[0]..], &b[n * last[1]..]);
+                }
+                for (i, (len, by)) in index.iter_mut().zip(outer).rev() {
+                    *i += 1;
+                    at = [at[0] + by[0], at[1] + by[1]];
+                    if *i < *len {
+                        break;
+                    }
+                    at = [at[0] - *i * by[0], at[1] - *i * by[1]];
+                    *i = 0;
+                }
+            }
+        });
+    }
+}
+
 #[inline(always)]
 fn apply<S: Simd>(s: S, op: Binary, a: S::F, b: S::F) -> S::F {
     match op {
@@ -115,23 +208,6 @@ fn apply<S: Simd>(s: S, op: Binary, a: S::F, b: S::F) -> S::F {
         Binary::Max => s.select(s.eq(a, a), s.max(a, b), a),
         Binary::Min => s.select(s.eq(a, a), s.min(a, b), a),
     }
-}
-
-/// Run `$body` with `$op` known at compile time, so that the choice is outside the loop.
-macro_rules! per_op {
-    ($op:expr, |$o:ident| $body:expr) => {
-        match $op {
-            Binary::Add => {
-                let $o = Binary::Add;
-                $body
-            }
-            Binary::Mul => {
-                let $o = Binary::Mul;
-                $body
-            }
-            $o => $body,
-        }
-    };
 }
 
 struct Zip<'a> {
@@ -259,6 +335,19 @@ mod tests {
                         close(&got, &want, 1e-6, &format!("{isa} {op:?} {spread:?}"));
                     }
                 }
+            }
+            // Spread over outer, middle and inner axes, either operand, short and long rows.
+            for (n, h, w) in [(3, 5, 7), (2, 9, 40), (1, 3, 1)] {
+                let axes = [(n, [h * w, 0]), (h, [w, 1]), (w, [1, 0])];
+                let (a, b) = (values(n * h * w, 4), values(h, 5));
+                let want: Vec<f32> = (0..a.len()).map(|i| (a[i] - b[i / w % h]).max(0.0)).collect();
+                let got = guarded(a.len(), |d| broadcast(&pool, isa, Binary::Sub, &axes, Act::Relu, &a, &b, d));
+                close(&got, &want, 1e-6, &format!("{isa} broadcast {n} {h} {w}"));
+                let axes = [(n, [0, w]), (h, [w, 0]), (w, [1, 1])];
+                let (a, b) = (values(h * w, 6), values(n * w, 7));
+                let want: Vec<f32> = (0..n * h * w).map(|i| a[i % (h * w)] * b[i / (h * w) * w + i % w]).collect();
+                let got = guarded(want.len(), |d| broadcast(&pool, isa, Binary::Mul, &axes, Act::None, &a, &b, d));
+                close(&got, &want, 1e-6, &format!("{isa} broadcast both {n} {h} {w}"));
             }
             let x = values(40_001, 3);
             let got = guarded(x.len(), |d| unary(&pool, isa, Act::Abs, &x, d));

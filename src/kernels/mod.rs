@@ -37,6 +37,7 @@ pub use chain::worth as chain_worth;
 pub use channels::COPY;
 pub use conv::takes_pre;
 pub use epilogue::Act;
+pub use product::Packs;
 pub use reorder_step::REORDER;
 pub use shared::{Share, WeightSet};
 pub use table::TABLE;

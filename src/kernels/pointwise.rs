@@ -67,7 +67,7 @@ fn fit(task: &Task) -> Option<Fit> {
         });
     }
     for (swap, big, small, big_layout) in [(false, a, b, task.layouts[0]), (true, b, a, task.layouts[1])] {
-        if big != out {
+        if big != out || small.len() > big.len() {
             continue;
         }
         if count(small) == 1 {
@@ -90,6 +90,7 @@ fn fit(task: &Task) -> Option<Fit> {
         if trimmed.len() <= big.len() && big[big.len() - trimmed.len()..] == *trimmed {
             return Some(Fit { spread: Spread::Row { row: count(trimmed) }, swap, layout: Layout::Plain });
         }
+        let small = [vec![1; big.len() - small.len()], small.clone()].concat();
         let tail = small.iter().rev().take_while(|&&d| d == 1).count();
         if small.len() == big.len() && small[..small.len() - tail] == big[..big.len() - tail] {
             return Some(Fit {
@@ -153,10 +154,9 @@ struct Broadcast {
     isa: Isa,
     op: BinaryOp,
     act: Act,
-    /// Result dims, at least one.
-    dims: Vec<usize>,
-    /// Strides of both operands along each result axis, 0 where they are spread.
-    strides: [Vec<usize>; 2],
+    /// Result axes, at least one: length and the strides of both operands, 0 where they are spread. Axes that both operands run
+    /// through without a gap, or along which both are spread alike, are one.
+    axes: Vec<(usize, [usize; 2])>,
 }
 
 fn accepts_broadcast(task: &Task) -> Verdict {
@@ -179,40 +179,41 @@ fn prepare_broadcast(task: &Task) -> Result<Box<dyn Prepared>> {
         }
         s
     };
-    let strides = [strides(&task.srcs[0]), strides(&task.srcs[1])];
-    Ok(Box::new(Broadcast { isa: task.isa, op: *op, act: *act, dims: out, strides }))
+    let (sa, sb) = (strides(&task.srcs[0]), strides(&task.srcs[1]));
+    let mut axes: Vec<(usize, [usize; 2])> = Vec::new();
+    for (i, &len) in out.iter().enumerate().filter(|(_, len)| **len != 1) {
+        let by = [sa[i], sb[i]];
+        match axes.last_mut() {
+            Some((l, b)) if *b == [len * by[0], len * by[1]] => (*l, *b) = (*l * len, by),
+            _ => axes.push((len, by)),
+        }
+    }
+    if axes.is_empty() {
+        axes.push((1, [0, 0]));
+    }
+    Ok(Box::new(Broadcast { isa: task.isa, op: *op, act: *act, axes }))
 }
 
 impl Prepared for Broadcast {
     fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
-        let last = self.dims.len() - 1;
-        let row = self.dims[last].max(1);
-        let lead = &self.dims[..last];
-        let rows = ((1 << 13) / row).max(1);
-        let f = |a: f32, b: f32| match self.op {
-            BinaryOp::Add => a + b,
-            BinaryOp::Sub => a - b,
-            BinaryOp::Mul => a * b,
-            BinaryOp::Div => a / b,
-            BinaryOp::Max => crate::tensor::Num::max_nan(a, b),
-            BinaryOp::Min => crate::tensor::Num::min_nan(a, b),
-            BinaryOp::Pow => a.powf(b),
-        };
-        pool.for_chunks(dsts[0], rows * row, |c, part, _| {
-            let mut index = vec![0; lead.len()];
-            let mut rest = c * rows;
-            for a in (0..lead.len()).rev() {
-                index[a] = rest % lead[a];
-                rest /= lead[a];
-            }
-            for y in part.chunks_mut(row) {
-                let at = |s: &[usize]| index.iter().zip(s).map(|(i, s)| i * s).sum::<usize>();
-                let (a, b) = (&srcs[0][at(&self.strides[0])..], &srcs[1][at(&self.strides[1])..]);
-                let (sa, sb) = (self.strides[0][last], self.strides[1][last]);
-                for (i, y) in y.iter_mut().enumerate() {
-                    *y = f(a[i * sa], b[i * sb]);
+        if let Some(op) = eltwise_op(self.op, false) {
+            eltwise::broadcast(pool, self.isa, op, &self.axes, self.act, srcs[0], srcs[1], dsts[0]);
+            return;
+        }
+        // A power has no vector form.
+        let last = self.axes.len() - 1;
+        let (row, by) = self.axes[last];
+        let rows = ((1 << 13) / row.max(1)).max(1);
+        pool.for_chunks(dsts[0], (rows * row).max(1), |c, part, _| {
+            for (r, y) in part.chunks_mut(row).enumerate() {
+                let (mut rest, mut at) = (c * rows + r, [0, 0]);
+                for (len, by) in self.axes[..last].iter().rev() {
+                    at = [at[0] + rest % len * by[0], at[1] + rest % len * by[1]];
+                    rest /= len;
                 }
-                crate::ops::window::advance(&mut index, lead);
+                for (i, y) in y.iter_mut().enumerate() {
+                    *y = srcs[0][at[0] + i * by[0]].powf(srcs[1][at[1] + i * by[1]]);
+                }
             }
             self.act.apply(self.isa, part);
         });

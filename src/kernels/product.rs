@@ -8,7 +8,8 @@ use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
 use crate::simd::Isa;
 use crate::tensor::{DType, Tensor};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub(super) const GEMM: Entry = Entry { name: "gemm", accepts: accepts_gemm, prepare: prepare_gemm, tolerance: 1e-5 };
 pub(super) const GEMV: Entry = Entry { name: "gemv", accepts: accepts_gemv, prepare: prepare_gemv, tolerance: 1e-5 };
@@ -85,10 +86,36 @@ fn accepts_gemm(task: &Task) -> Verdict {
     matmul(task).map(|_| Accept::plain(task))
 }
 
+/// Packed matrices of one plan: steps with the same weights, as layers that repeat have them, share one.
+#[derive(Debug, Default)]
+pub struct Packs {
+    /// By where the weights lie (all of a plan's are alive while it is made ready) and how they are read.
+    made: Mutex<HashMap<Read, Arc<OnceLock<Arc<PackedB>>>>>,
+}
+
+/// Address and length of the weights, k, n, transposed.
+type Read = (usize, usize, usize, usize, bool);
+
+impl Packs {
+    /// The packed matrix, and whether this call made it.
+    fn of(&self, isa: Isa, m: &MatMul, bytes: &[u8]) -> (Arc<PackedB>, bool) {
+        let read = (bytes.as_ptr().addr(), bytes.len(), m.k, m.n, m.trans_b);
+        let slot = self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(read).or_default().clone();
+        let mut own = false;
+        let packed = slot.get_or_init(|| {
+            own = true;
+            Arc::new(PackedB::of_bytes(isa, m.k, m.n, m.trans_b, bytes))
+        });
+        (packed.clone(), own)
+    }
+}
+
 struct Gemm {
     isa: Isa,
     task: MatMul,
-    packed: Option<PackedB>,
+    packed: Option<Arc<PackedB>>,
+    /// Whether an earlier step of the plan holds the packed weights too.
+    lent: bool,
     /// Offsets of a and b for each batch where the strides are not uniform.
     offsets: Option<Vec<(usize, usize)>>,
 }
@@ -106,9 +133,15 @@ fn uniform(batch: &[usize], own: &[usize], matrix: usize) -> Option<usize> {
 
 fn prepare_gemm(task: &Task) -> Result<Box<dyn Prepared>> {
     let m = matmul(task).map_err(Error::run)?;
+    let mut lent = false;
     let packed = match &m.b {
         None => None,
-        Some(b) if b.dtype() == DType::F32 => Some(PackedB::of_bytes(task.isa, m.k, m.n, m.trans_b, b.bytes()?)),
+        Some(b) if b.dtype() == DType::F32 => {
+            let alone = Packs::default();
+            let (packed, own) = task.packs.unwrap_or(&alone).of(task.isa, m, b.bytes()?);
+            lent = !own;
+            Some(packed)
+        }
         Some(b) => return Err(Error::run(format!("{} weights of a product", b.dtype()))),
     };
     let (sa, sb) = (uniform(&m.batch, &m.batch_a, m.m * m.k), uniform(&m.batch, &m.batch_b, m.k * m.n));
@@ -134,7 +167,7 @@ fn prepare_gemm(task: &Task) -> Result<Box<dyn Prepared>> {
         }
         out
     });
-    Ok(Box::new(Gemm { isa: task.isa, task: MatMul { b: None, ..m.clone() }, packed, offsets }))
+    Ok(Box::new(Gemm { isa: task.isa, task: MatMul { b: None, ..m.clone() }, packed, lent, offsets }))
 }
 
 impl Prepared for Gemm {
@@ -178,7 +211,7 @@ impl Prepared for Gemm {
         format!("{how} {}x{}", self.isa.mr(), self.isa.nr())
     }
     fn packed_bytes(&self) -> usize {
-        self.packed.as_ref().map_or(0, PackedB::packed_bytes)
+        self.packed.as_ref().filter(|_| !self.lent).map_or(0, |p| p.packed_bytes())
     }
 }
 

@@ -1,10 +1,11 @@
 //! Between plain NCHW and blocked NCHWc, `c` = lanes of the ISA.
 //!
-//! Ladder: element by element → per block, `c` rows read side by side, so that the blocked side is one stream and
-//! the plain side `c` of them → blocks dealt out to the threads.
+//! Ladder: element by element → per block, squares of lanes turned, so that the blocked side is one stream and the plain side `c`
+//! of them → blocks dealt out to the threads.
 
 use crate::engine::pool::{Grid, Pool};
-use crate::simd::Isa;
+use crate::simd::turn::{Turn, square};
+use crate::simd::{Isa, Simd, SimdOp, TileMut, dispatch};
 
 /// Pixels that one task moves at most.
 const PIXELS: usize = 1024;
@@ -23,29 +24,8 @@ pub fn to_blocked(pool: &Pool, isa: Isa, (n, ch, hw): (usize, usize, usize), src
         if have < c {
             out.fill(0.0);
         }
-        match c {
-            8 if have == c => gather::<8>(&src[from * hw..], hw, p0, out),
-            16 if have == c => gather::<16>(&src[from * hw..], hw, p0, out),
-            _ => {
-                for lane in 0..have {
-                    let row = &src[(from + lane) * hw + p0..][..len];
-                    out[lane..].iter_mut().step_by(c).zip(row).for_each(|(d, s)| *d = *s);
-                }
-            }
-        }
+        dispatch(isa, Turn { from: &src[from * hw + p0..], stride: hw, row: have, count: len, to: out, to_stride: c });
     });
-}
-
-/// `C` rows `hw` apart, from column `p0`, interleaved into `out`.
-fn gather<const C: usize>(src: &[f32], hw: usize, p0: usize, out: &mut [f32]) {
-    let len = out.len() / C;
-    let rows: [&[f32]; C] = std::array::from_fn(|i| &src[i * hw + p0..][..len]);
-    let (body, _) = out.as_chunks_mut::<C>();
-    for (p, pixel) in body.iter_mut().enumerate() {
-        for (d, row) in pixel.iter_mut().zip(rows) {
-            *d = row[p];
-        }
-    }
 }
 
 /// `[n][cb][hw][c]` to `[n][ch][hw]`.
@@ -58,11 +38,38 @@ pub fn to_plain(pool: &Pool, isa: Isa, (n, ch, hw): (usize, usize, usize), src: 
         // a_tile = c, so a tile never spans two blocks.
         let (len, rows) = (t.seg_len(), t.a_len());
         let from = &src[((t.outer * cb + t.a0 / c) * hw + t.c0) * c..][..len * c];
-        for lane in 0..rows {
-            let row = t.seg(lane, 0);
-            row.iter_mut().zip(from[lane..].iter().step_by(c)).for_each(|(d, s)| *d = *s);
-        }
+        dispatch(isa, Rows { from, rows, to: &mut t });
     });
+}
+
+/// Lanes of `[pixels][LANES]` as rows of a tile, the first `rows` of them.
+struct Rows<'a, 'd> {
+    from: &'a [f32],
+    rows: usize,
+    to: &'a mut TileMut<'d>,
+}
+
+impl SimdOp for Rows<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        for (i, from) in self.from.chunks(S::LANES * S::LANES).enumerate() {
+            let have = from.len() / S::LANES;
+            let mut r = [s.splat(0.0); 16];
+            for (r, from) in r.iter_mut().zip(from.chunks_exact(S::LANES)) {
+                *r = s.load(from);
+            }
+            square(s, &mut r);
+            for (lane, r) in r.iter().enumerate().take(self.rows) {
+                let to = &mut self.to.seg(lane, 0)[i * S::LANES..][..have];
+                if have == S::LANES {
+                    s.store(to, *r);
+                } else {
+                    s.store_tail(to, *r);
+                }
+            }
+        }
+    }
 }
 
 /// Set the lanes past the last channel of `[n][cb][hw][c]` to zero.

@@ -63,7 +63,7 @@ impl Prepared for Rows {
                     }
                 });
             }
-            Kind::Transpose(perm) => transpose::permute(pool, &self.dims, perm, src, dst),
+            Kind::Transpose(perm) => transpose::permute(pool, isa, &self.dims, perm, src, dst),
             _ => {}
         }
     }

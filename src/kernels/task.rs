@@ -1,6 +1,7 @@
 //! What a kernel is asked to do: a step of a plan in terms of shapes, layouts and fused parts, free of graphs and names.
 
 use super::epilogue::Act;
+use super::product::Packs;
 use super::shared::Share;
 use crate::engine::pool::Pool;
 use crate::error::Result;
@@ -332,6 +333,8 @@ pub struct Task<'a> {
     pub threads: usize,
     /// Winograd convolutions may be used.
     pub winograd: bool,
+    /// Matrices that steps of the same plan have packed already, while a plan is made ready.
+    pub packs: Option<&'a Packs>,
 }
 
 /// The layouts a kernel wants its operands in and gives its results in.

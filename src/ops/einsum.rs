@@ -108,6 +108,51 @@ impl Einsum {
         Ok((operands, output))
     }
 
+    /// The equation as one product of matrices of the operands as they lie, where it is one: `[batch…][m…][k…]` or `[batch…][k…][m…]`
+    /// by `[batch…][k…][n…]` or `[batch…][n…][k…]` to `[batch…][m…][n…]`.
+    pub(crate) fn product(&self, a: &[usize], b: &[usize]) -> Option<Matrices> {
+        if self.terms.len() != 2 {
+            return None;
+        }
+        let (terms, out) = self.labels(&[a.len(), b.len()]).ok()?;
+        let (la, lb) = (&terms[0], &terms[1]);
+        let repeated = |t: &[Label]| t.iter().enumerate().any(|(i, l)| t[..i].contains(l));
+        if repeated(la) || repeated(lb) {
+            return None;
+        }
+        let size_in = |t: &[Label], dims: &[usize], l: &Label| t.iter().position(|x| x == l).map(|i| dims[i]);
+        // A size of 1 that is repeated along the other operand's is no matrix as it lies.
+        if la.iter().any(|l| size_in(lb, b, l).is_some_and(|d| Some(d) != size_in(la, a, l))) {
+            return None;
+        }
+        let batch: Vec<Label> = out.iter().copied().take_while(|l| la.contains(l) && lb.contains(l)).collect();
+        let own = |t: &[Label], other: &[Label]| -> Vec<Label> {
+            t.iter().copied().filter(|l| !other.contains(l)).collect()
+        };
+        let (m, n) = (own(la, lb), own(lb, la));
+        let k: Vec<Label> = la.iter().copied().filter(|l| lb.contains(l) && !batch.contains(l)).collect();
+        if k.is_empty() || [&batch[..], &m, &n].concat() != out {
+            return None;
+        }
+        let trans_a = *la != [&batch[..], &m, &k].concat();
+        let trans_b = *lb != [&batch[..], &k, &n].concat();
+        if trans_a && *la != [&batch[..], &k, &m].concat() || trans_b && *lb != [&batch[..], &n, &k].concat() {
+            return None;
+        }
+        let sizes = |of: &[Label], t: &[Label], dims: &[usize]| -> Vec<usize> {
+            of.iter().filter_map(|l| size_in(t, dims, l)).collect()
+        };
+        Some(Matrices {
+            batch: sizes(&batch, la, a),
+            m: sizes(&m, la, a).iter().product(),
+            n: sizes(&n, lb, b).iter().product(),
+            k: sizes(&k, la, a).iter().product(),
+            trans_a,
+            trans_b,
+            single: m.len() == 1 && n.len() == 1 && k.len() == 1,
+        })
+    }
+
     fn resolve(&self, operands: &[&[Dim]]) -> Result<Resolved> {
         let ranks: Vec<usize> = operands.iter().map(|d| d.len()).collect();
         let (labels, output) = self.labels(&ranks)?;
@@ -128,6 +173,18 @@ impl Einsum {
         }
         Ok((labels, output, sizes))
     }
+}
+
+/// A contraction as a product of matrices, see [`Einsum::product`].
+pub(crate) struct Matrices {
+    pub(crate) batch: Vec<usize>,
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) trans_a: bool,
+    pub(crate) trans_b: bool,
+    /// Rows, columns and the summed axis are one axis each.
+    pub(crate) single: bool,
 }
 
 fn expand(term: &Term, dots: usize) -> Vec<Label> {

@@ -63,6 +63,18 @@ impl Axis {
     pub fn position(&self, o: usize, k: usize) -> Option<usize> {
         (o * self.s + k * self.d).checked_sub(self.begin).filter(|&p| p < self.i)
     }
+    /// The axis without the taps at either end that meet only padding, and which taps are left. All are left where that cannot be said
+    /// as a window with padding, and where none meets the input.
+    pub fn cropped(&self) -> (Axis, std::ops::Range<usize>) {
+        let meets = |k: &usize| (0..self.o).any(|o| self.position(o, *k).is_some());
+        let (first, last) = ((0..self.k).find(meets), (0..self.k).rev().find(meets));
+        let all = (*self, 0..self.k);
+        let (Some(first), Some(last)) = (first, last) else { return all };
+        let begin = self.begin.checked_sub(first * self.d);
+        let end = self.end.checked_sub((self.k - 1 - last) * self.d);
+        let (Some(begin), Some(end)) = (begin, end) else { return all };
+        (Axis { k: last + 1 - first, begin, end, ..*self }, first..last + 1)
+    }
     /// How many (output, tap) pairs fall on real input rather than padding.
     pub fn useful_taps(&self) -> u64 {
         (0..self.k)

@@ -22,6 +22,7 @@ pub mod portable;
 pub mod probe;
 pub mod strip;
 pub mod tile;
+pub mod turn;
 pub mod winograd;
 
 pub use tile::TileMut;

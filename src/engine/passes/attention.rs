@@ -72,7 +72,7 @@ impl Walk<'_> {
             self.sole_reader(at)?;
             let (before, from) = self.producer(at)?;
             m.covers.push(before);
-            if let Op::MatMul(_) = from.op {
+            if read::is_product(self.graph, from) {
                 m.first = before;
                 break;
             }
@@ -104,7 +104,7 @@ impl Walk<'_> {
             let next = self.sole_reader(at)?;
             let node = self.graph.node(next);
             m.covers.push(next);
-            if let Op::MatMul(_) = node.op {
+            if read::is_product(self.graph, node) {
                 (node.inputs[0] == Some(at) && node.inputs[1] != Some(at)).then_some(())?;
                 m.second = next;
                 return Some(m);
@@ -122,7 +122,7 @@ impl Walk<'_> {
         }
         let mut at = v;
         while let Some((id, node)) = self.producer(at) {
-            if let Op::MatMul(_) = node.op {
+            if read::is_product(self.graph, node) {
                 return true;
             }
             let add = |n: &Node| match read::binary(n) {

@@ -79,6 +79,12 @@ impl Walk<'_> {
         }
         let (act, out, more) = self.activation(out);
         covers.extend(more);
+        // Weights that widths share keep their taps.
+        let (mut geometry, mut weights) = (geometry, weights);
+        if let Some((fewer, left)) = geometry.cropped().filter(|_| share.is_none()) {
+            weights = cropped(&weights, &left)?;
+            geometry = fewer;
+        }
         let kind = Kind::Conv { geometry, weights, bias, act, residual: residual.is_some(), pre: None, share };
         Some(self.finish(kind, covers, srcs, out))
     }
@@ -142,4 +148,23 @@ impl Walk<'_> {
         let kind = Kind::Conv { geometry, weights, bias, act, residual, pre: None, share: None };
         Some(self.finish(kind, covers, srcs, end))
     }
+}
+
+/// Weights `[oc][ic][taps…]` without the taps that are not in `left`.
+fn cropped(weights: &Tensor, left: &[std::ops::Range<usize>]) -> Option<Tensor> {
+    let dims = weights.dims();
+    let values = weights.view::<f32>().ok()?;
+    let (rows, cols) = match left {
+        [cols] => (0..1, cols.clone()),
+        [rows, cols] => (rows.clone(), cols.clone()),
+        _ => return None,
+    };
+    let kw = *dims.last()?;
+    let taps: usize = dims[2..].iter().product();
+    let mut out = Vec::new();
+    for window in values.chunks_exact(taps.max(1)) {
+        rows.clone().for_each(|r| out.extend_from_slice(&window[r * kw..][cols.clone()]));
+    }
+    let dims = [dims[..2].to_vec(), left.iter().map(|r| r.len()).collect()].concat();
+    Tensor::from_vec(out, &dims).ok()
 }

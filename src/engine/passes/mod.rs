@@ -262,6 +262,7 @@ impl Walk<'_> {
             Op::Conv(conv) => self.conv(id, node, conv, out),
             Op::ConvTranspose(conv) => self.conv_transpose(id, node, conv, out),
             Op::MatMul(_) => self.matmul(id, node, &node.op, out, Act::None),
+            Op::Einsum(_) if node.inputs.len() == 2 => self.matmul(id, node, &node.op, out, Act::None),
             Op::NBits(_) => self.nbits(id, node, out),
             Op::Rnn(rnn) => self.recurrent(id, node, rnn),
             Op::Fused(recipe) => self.fused(id, node, &read::fused_product(recipe)?, out),
@@ -271,11 +272,9 @@ impl Walk<'_> {
                     return self.binary(id, node, op, out);
                 }
                 if node.op_type == "BatchNormalization" {
-                    let (scale, shift) = self.batch_norm(node)?;
+                    let map = self.batch_norm(node)?;
                     self.dims(x)?;
-                    let (act, out, more) = self.activation(out);
-                    let covers = std::iter::once(id).chain(more).collect();
-                    return Some(self.finish(Kind::ChannelAffine { scale, shift, act }, covers, vec![x], out));
+                    return Some(self.channel_affine(id, x, map, out));
                 }
                 if let Some(act) = read::unary(node, &|v| self.value(v)) {
                     self.dims(x)?;
@@ -342,8 +341,57 @@ impl Walk<'_> {
             return (self.dims(a) == self.dims(out))
                 .then(|| self.finish(Kind::Unary(vec![act]), vec![id], vec![a], out));
         }
+        // A constant per channel: what follows of the kind joins it.
+        for (x, c) in [(a, b), (b, a)] {
+            let dims = self.dims(x).filter(|d| d.len() >= 3 && self.dims(out).as_ref() == Some(d));
+            if let Some(d) = dims.filter(|_| self.is_static(c) && !self.is_static(x) && self.scalar(c).is_none())
+                && let Some(v) = self.channel_vector(c, d[1], d.len())
+                && let Some(map) = match op {
+                    BinaryOp::Mul => Some((v, vec![0.0; d[1]])),
+                    BinaryOp::Add => Some((vec![1.0; d[1]], v)),
+                    _ => None,
+                }
+            {
+                return Some(self.channel_affine(id, x, map, out));
+            }
+        }
         let (act, out, more) = self.activation(out);
         let covers = std::iter::once(id).chain(more).collect();
         Some(self.finish(Kind::Binary(op, act), covers, vec![a, b], out))
+    }
+
+    /// `x · scale + shift` per channel with the scales and shifts that follow it, then an activation.
+    fn channel_affine(&self, id: NodeId, x: ValueId, map: (Vec<f32>, Vec<f32>), out: ValueId) -> Item {
+        let ((mut scale, mut shift), mut out, mut covers) = (map, out, vec![id]);
+        while let Some(next) = self.sole_reader(out) {
+            let Some((by, plus)) = self.channel_map(next, out, scale.len()) else { break };
+            let Some(after) = self.output(next).filter(|v| self.dims(*v) == self.dims(out)) else { break };
+            for (i, (s, t)) in scale.iter_mut().zip(&mut shift).enumerate() {
+                (*s, *t) = (*s * by[i], *t * by[i] + plus[i]);
+            }
+            covers.push(next);
+            out = after;
+        }
+        let (act, out, more) = self.activation(out);
+        covers.extend(more);
+        self.finish(Kind::ChannelAffine { scale, shift, act }, covers, vec![x], out)
+    }
+
+    /// Factor and summand per channel of a node that does no more to `x`.
+    fn channel_map(&self, id: NodeId, x: ValueId, channels: usize) -> Option<(Vec<f32>, Vec<f32>)> {
+        let node = self.graph.node(id);
+        let map = if node.op_type == "BatchNormalization" && node.inputs[0] == Some(x) {
+            self.batch_norm(node)?
+        } else {
+            let op = read::binary(node)?;
+            let c = self.other(node, x).filter(|c| self.is_static(*c))?;
+            let v = self.channel_vector(c, channels, self.dims(x)?.len())?;
+            match op {
+                BinaryOp::Mul => (v, vec![0.0; channels]),
+                BinaryOp::Add => (vec![1.0; channels], v),
+                _ => return None,
+            }
+        };
+        (map.0.len() == channels && map.1.len() == channels).then_some(map)
     }
 }
