@@ -7,7 +7,7 @@
 Every peer keeps one process per (model, threads) loaded and blocked on its input while another is measured, madd-prof starts anew for a
 round and warms up; they take turns,
 and the order rotates from round to round, so that drift of the machine falls on all alike. A figure is the median over rounds of
-the round's median; the ratio is that of madd-prof over the best peer's; `x floor` is our median over what this machine's ceilings allow
+the round's median, of loading over `--loads` new processes in turns; the ratio is that of madd-prof over the best peer's; `x floor` is our median over what this machine's ceilings allow
 ("Ceilings" in the README). Inputs are random with a fixed seed (integers: ones).
 A batch of 1 and the dims given by `--dim NAME=N` are bound where a model leaves them open.
 """
@@ -105,12 +105,14 @@ def peak_bytes():
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 
-def worker(peer, path, threads, dims, work):
+def worker(peer, path, threads, dims, work, only_load=False):
     feeds = inputs_of(path, dims)
     run, load, version = globals()[peer + "_session"](path, threads, feeds, work)
-    for _ in range(3):
+    for _ in range(0 if only_load else 3):
         run()
     print(json.dumps({"version": version, "load_s": load}), flush=True)
+    if only_load:
+        return
     for line in sys.stdin:
         seconds = float(line)
         times, end = [], time.perf_counter() + seconds
@@ -131,7 +133,13 @@ class Peer:
         command = [sys.executable, __file__, "--worker", name, path, str(threads), json.dumps(args.dims), args.work]
         env = dict(os.environ, OMP_NUM_THREADS=str(threads))
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env)
-        self.info = self.answer()
+        self.command, self.env, self.info = command, env, self.answer()
+
+    def load(self):
+        """Seconds to open a session in a process of its own."""
+        command = self.command[:2] + ["--load"] + self.command[3:]
+        lines = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self.env).stdout
+        return next(json.loads(line)["load_s"] for line in lines.splitlines() if line.startswith("{"))
 
     def answer(self):
         while True:
@@ -155,7 +163,7 @@ class Ours:
     """One process per round: `bench` loads, warms up, measures and ends."""
 
     def __init__(self, name, binary, path, threads, args):
-        self.name, self.rounds, self.loads, self.longest = name, [], [], 0.0
+        self.name, self.rounds, self.longest = name, [], 0.0
         self.command = [binary, "bench", path, "--path", "optimized", "--threads", str(threads), "--format", "json", "--quiet"]
         for dim, n in args.dims.items():
             self.command += ["--dim", f"{dim}={n}"]
@@ -170,14 +178,17 @@ class Ours:
         report = json.loads(out)
         return report["latency"]["optimized"], report, usage
 
+    def load(self):
+        latency, _, _ = self.bench(0.001)
+        return latency.get("prepare_ms", math.nan) / 1e3
+
     def round(self, seconds):
         # As many runs as a peer makes at the least, and a process that has just loaded needs a few before it is steady.
         latency, report, usage = self.bench(max(seconds, 8 * self.longest))
         self.longest = latency["median_ms"] / 1e3
         if latency["runs"] < 4:
             latency, report, usage = self.bench(8 * self.longest)
-        self.loads.append(latency.get("prepare_ms", math.nan) / 1e3)
-        self.info["load_s"] = statistics.median(self.loads)
+        self.info.setdefault("load_s", latency.get("prepare_ms", math.nan) / 1e3)
         self.info["floor_ms"] = (report.get("roofline") or {}).get("floor_ms", math.nan)
         self.rounds.append({"median_ms": latency["median_ms"], "min_ms": latency["min_ms"], "peak_bytes": usage.ru_maxrss * 1024})
 
@@ -194,6 +205,14 @@ def measure(path, threads, args):
             subjects.append(Peer(name, path, threads, args))
         except (RuntimeError, OSError) as error:
             print(f"{os.path.basename(path)}: {error}", file=sys.stderr)
+    # Loading, in turns, each time in a new process; the file has been read before.
+    loads = {s.name: [] for s in subjects}
+    for _ in range(args.loads):
+        for s in subjects:
+            loads[s.name].append(s.load())
+    for s in subjects:
+        if loads[s.name]:
+            s.info["load_s"] = statistics.median(loads[s.name])
     for r in range(args.rounds):
         turn = r % len(subjects)
         for s in subjects[turn:] + subjects[:turn]:
@@ -212,9 +231,9 @@ def measure(path, threads, args):
 
 
 def main():
-    if sys.argv[1:2] == ["--worker"]:
+    if sys.argv[1:2] in (["--worker"], ["--load"]):
         peer, path, threads, dims, work = sys.argv[2:]
-        return worker(peer, path, int(threads), json.loads(dims), work)
+        return worker(peer, path, int(threads), json.loads(dims), work, sys.argv[1] == "--load")
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("binary", help="madd-prof; several with commas are compared with each other too")
     p.add_argument("models", nargs="+")
@@ -222,6 +241,7 @@ def main():
     p.add_argument("--peers", nargs="*", default=PEERS[:2], help=f"of {' '.join(PEERS)} (default: the first two)")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=1.0, help="per subject and round")
+    p.add_argument("--loads", type=int, default=3, help="times each loads a model for the column load/ort (0: as it happens)")
     p.add_argument("--dim", action="append", default=[], metavar="NAME=N")
     p.add_argument("--work", default=".", help="where converted models go")
     p.add_argument("--output", help="all figures as JSON")

@@ -5,6 +5,7 @@ use crate::kernels::{Act, BinaryOp, Kind, MatMul, PoolWindow};
 use crate::ops::binary::Binary;
 use crate::ops::concat::Concat;
 use crate::ops::expand::Expand;
+use crate::ops::gather::{Gather, position};
 use crate::ops::norm::Norm;
 use crate::ops::recipe::{Recipe, Ref};
 use crate::ops::reduce::{How, Reduce};
@@ -349,6 +350,17 @@ pub(super) fn shaped<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> O
                 pads[a] = (usize::try_from(*given.get(i)?).ok()?, usize::try_from(*given.get(n + i)?).ok()?);
             }
             one(Kind::Pad { pads, value: fill })
+        }
+        // Neighbours along the axis, in their order: a part of the tensor.
+        Op::Gather(Gather::Axis(axis)) => {
+            let axis = dims::axis(*axis, xd.len()).ok()?;
+            let at = ints(1)?.into_iter().map(|i| position(i, xd[axis]).ok()).collect::<Option<Vec<_>>>()?;
+            let first = *at.first()?;
+            at.iter().enumerate().all(|(i, &p)| p == first + i).then_some(())?;
+            // Channels that lose their axis have no place in the blocked layout.
+            let rank = dims_of(node.outputs.first().copied().flatten()?)?.len();
+            (axis != 1 || xd.len() != 4 || rank == 4).then_some(())?;
+            one(Kind::Split { axis, parts: vec![(first, at.len())] })
         }
         Op::Expand(Expand::Expand) => one(Kind::Expand),
         Op::Resize(r) if xd.len() == 4 => {

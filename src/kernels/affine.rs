@@ -1,11 +1,13 @@
 //! Boxes of a tensor at any start, step and order of axes: Slice, Pad, Expand, Transpose in one kernel.
 //!
 //! Every destination axis walks the source at `start + i·step` positions `stride` values apart; positions outside `0..limit` give
-//! the fill value. Ladder: index arithmetic per element → per row, with runs of neighbours copied whole → rows split over threads.
+//! the fill value. Ladder: index arithmetic per element → per row, with runs of neighbours copied whole → axes that walk the source as
+//! one merged, so that rows are long → rows split over threads.
 
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
+use smallvec::SmallVec;
 
 pub(super) const ENTRY: Entry = Entry { name: "affine", accepts, prepare, tolerance: 0.0 };
 
@@ -62,7 +64,30 @@ impl Affine {
             let one = AxisMap { start: 0, step: 1, limit: 1, stride: 1 };
             return Some(Affine { dims: vec![1], axes: vec![one], fill });
         }
-        Some(Affine { dims: dst.to_vec(), axes, fill })
+        Some(Affine::merged(dst, &axes, fill))
+    }
+
+    /// Neighbouring axes that walk the source as one are one: the rest is rows as long as can be.
+    fn merged(dims: &[usize], axes: &[AxisMap], fill: f32) -> Affine {
+        let mut out: (Vec<usize>, Vec<AxisMap>) = (Vec::new(), Vec::new());
+        for (&len, axis) in dims.iter().zip(axes) {
+            if let (Some(l), Some(a)) = (out.0.last_mut(), out.1.last_mut()) {
+                let whole = axis.start == 0 && axis.step == 1 && axis.limit == len;
+                let runs_on = whole && a.step == 1 && a.stride == axis.limit * axis.stride;
+                if runs_on || (a.step == 0 && axis.step == 0) {
+                    *l *= len;
+                    if runs_on {
+                        let by = axis.limit;
+                        let start = a.start * by as isize;
+                        *a = AxisMap { start, limit: a.limit * by, ..*axis };
+                    }
+                    continue;
+                }
+            }
+            out.0.push(len);
+            out.1.push(*axis);
+        }
+        Affine { dims: out.0, axes: out.1, fill }
     }
 
     fn row(&self, src: &[f32], base: usize, row: &mut [f32], from: usize) {
@@ -103,7 +128,7 @@ impl Prepared for Affine {
         let chunk = if row_len >= CHUNK { row_len } else { CHUNK / row_len * row_len };
         pool.for_chunks(dst, chunk, |c, piece, _| {
             let first_row = c * chunk / row_len;
-            let mut index = vec![0usize; lead.len()];
+            let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, lead.len());
             let mut rest = first_row;
             for a in (0..lead.len()).rev() {
                 index[a] = rest % lead[a];

@@ -12,6 +12,7 @@ use super::few_bits::FewBits;
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::panel::{Panel, PanelDst, PanelForm, PanelSrc, panel, tiles_of};
 use crate::simd::strip::{Strip, strip};
+use crate::simd::turn::Turn;
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
 use crate::tensor::Pages;
 
@@ -170,6 +171,9 @@ pub(super) fn pack_b(isa: Isa, b: Mat<'_>, batch: usize, k: usize, n0: usize, nn
     }
 }
 
+/// Rows of a matrix that are packed for all columns of a task before the next.
+const RUNS: usize = 16;
+
 struct PackB<'a> {
     b: Mat<'a>,
     base: &'a [f32],
@@ -185,55 +189,41 @@ impl SimdOp for PackB<'_> {
     fn call<S: Simd>(self, s: S) {
         let PackB { b, base, k, n0, nn, to } = self;
         let (l, nr) = (S::LANES, 2 * S::LANES);
-        let mut at = 0;
-        let mut col = 0;
+        let full = nn / nr;
+        // Rows that run on: a few of all panels at a time, so that they are read as streams.
+        if b.col == 1 {
+            for r0 in (0..k).step_by(RUNS) {
+                let rows = RUNS.min(k - r0);
+                for p in 0..full {
+                    let panel = &mut to[(p * k + r0) * nr..][..rows * nr];
+                    let mut src = r0 * b.row + n0 + p * nr;
+                    for row in panel.chunks_exact_mut(nr) {
+                        let run = &base[src..src + nr];
+                        let (x, y) = (s.load(run), s.load(&run[l..]));
+                        s.store(row, x);
+                        s.store(&mut row[l..], y);
+                        src += b.row;
+                    }
+                }
+            }
+        }
+        let first = if b.col == 1 { full } else { 0 };
+        let mut at = first * k * nr;
+        let mut col = first * nr;
         while col < nn {
             let width = (nn - col).min(nr);
             let padded = width.next_multiple_of(l);
             let panel = &mut to[at..at + k * padded];
             let from = (n0 + col) * b.col;
-            if b.col == 1 && width == nr {
-                let mut src = from;
-                for row in panel.chunks_exact_mut(nr) {
-                    let run = &base[src..src + nr];
-                    let (x, y) = (s.load(run), s.load(&run[l..]));
-                    s.store(row, x);
-                    s.store(&mut row[l..], y);
-                    src += b.row;
-                }
-            } else if b.col == 1 {
+            if b.col == 1 {
                 for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
                     row[..width].copy_from_slice(&base[r * b.row + from..][..width]);
                     row[width..].fill(0.0);
                 }
             } else if b.row == 1 {
-                // Columns are contiguous: eight at a time become runs of eight in every row.
-                let mut c = 0;
-                while c + 8 <= width {
-                    let at = from + c * b.col;
-                    let (c0, c1) = (&base[at..][..k], &base[at + b.col..][..k]);
-                    let (c2, c3) = (&base[at + 2 * b.col..][..k], &base[at + 3 * b.col..][..k]);
-                    let (c4, c5) = (&base[at + 4 * b.col..][..k], &base[at + 5 * b.col..][..k]);
-                    let (c6, c7) = (&base[at + 6 * b.col..][..k], &base[at + 7 * b.col..][..k]);
-                    for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
-                        let run = &mut row[c..c + 8];
-                        run[0] = c0[r];
-                        run[1] = c1[r];
-                        run[2] = c2[r];
-                        run[3] = c3[r];
-                        run[4] = c4[r];
-                        run[5] = c5[r];
-                        run[6] = c6[r];
-                        run[7] = c7[r];
-                    }
-                    c += 8;
-                }
-                for c in c..width {
-                    let col = &base[from + c * b.col..][..k];
-                    for (r, x) in col.iter().enumerate() {
-                        panel[r * padded + c] = *x;
-                    }
-                }
+                // Columns are contiguous: squares of lanes are turned.
+                let from = &base[from..];
+                Turn { from, stride: b.col, row: width, count: k, to: panel, to_stride: padded }.call(s);
                 if width < padded {
                     for row in panel.chunks_exact_mut(padded) {
                         row[width..].fill(0.0);

@@ -43,7 +43,7 @@ fn parts<'a>(task: &'a Task) -> Option<(usize, Vec<(usize, usize)>, &'a [usize])
 fn blocks_fit(task: &Task, axis: usize, parts: &[(usize, usize)], whole: &[usize]) -> bool {
     let l = task.isa.lanes();
     axis == 1
-        && whole.len() == 4
+        && task.srcs.iter().chain(task.dsts).all(|d| d.len() == 4)
         && parts.iter().all(|&(start, len)| start % l == 0 && (len % l == 0 || start + len == whole[1]))
 }
 

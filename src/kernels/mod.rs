@@ -20,6 +20,7 @@ mod affine;
 mod attention_step;
 mod chain;
 mod channels;
+mod channels_last;
 mod conv;
 mod deconv;
 mod join;

@@ -2,8 +2,8 @@
 
 use super::task::Entry;
 use super::{
-    affine, attention_step, chain, channels, conv, deconv, join, pointwise, product, recurrent, reorder_step, resize2d,
-    rows, winograd,
+    affine, attention_step, chain, channels, channels_last, conv, deconv, join, pointwise, product, recurrent,
+    reorder_step, resize2d, rows, winograd,
 };
 
 /// All kernels.
@@ -25,6 +25,7 @@ pub const TABLE: &[Entry] = &[
     rows::SOFTMAX,
     rows::NORM,
     rows::REDUCE,
+    channels_last::ENTRY,
     rows::TRANSPOSE,
     rows::POOL,
     rows::GLOBAL_POOL,

@@ -126,7 +126,9 @@ impl Walk<'_> {
                 return true;
             }
             let add = |n: &Node| match read::binary(n) {
-                Some(BinaryOp::Add) => n.inputs[0].filter(|a| self.dims(*a).as_deref() == Some(dims)),
+                Some(BinaryOp::Add) => {
+                    n.inputs[0].filter(|a| n.outputs[0].is_some_and(|out| self.dims(*a) == self.dims(out)))
+                }
                 _ => None,
             };
             match self.scaling(id).map(|s| s.0).or_else(|| self.same(id)).or_else(|| add(node)) {
