@@ -6,7 +6,7 @@ use super::epilogue::Act;
 use super::task::{Accept, BinaryOp, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
-use crate::simd::Isa;
+use crate::simd::{Isa, Simd, SimdOp, dispatch};
 
 pub(super) const UNARY: Entry =
     Entry { name: "activation", accepts: accepts_unary, prepare: prepare_unary, tolerance: 1e-5 };
@@ -224,9 +224,11 @@ impl Prepared for Broadcast {
 
 struct ChannelAffine {
     isa: Isa,
-    /// Values per channel block and block width.
+    /// Values next to each other of one channel, or of one channel block.
     plane: usize,
+    /// Channels that take turns from value to value: a block's, all of them, or one.
     width: usize,
+    /// Planes after which the channels come again.
     blocks: usize,
     scale: Vec<f32>,
     shift: Vec<f32>,
@@ -243,43 +245,121 @@ fn accepts_affine(task: &Task) -> Verdict {
 
 fn prepare_affine(task: &Task) -> Result<Box<dyn Prepared>> {
     let Kind::ChannelAffine { scale, shift, act } = task.kind else { return Err(Error::run("not an affine map")) };
-    let width = if task.layouts[0] == Layout::Blocked { task.isa.lanes() } else { 1 };
+    let pixels: usize = task.srcs[0][2..].iter().product();
+    // Where the channel is the last axis, all of them are one row.
+    let width = match task.layouts[0] {
+        Layout::Blocked => task.isa.lanes(),
+        Layout::Plain if pixels == 1 => scale.len().max(1),
+        Layout::Plain => 1,
+    };
     let blocks = scale.len().div_ceil(width);
     let padded = |v: &[f32]| {
         let mut v = v.to_vec();
         v.resize(blocks * width, 0.0);
         v
     };
-    let plane = task.srcs[0][2..].iter().product();
-    Ok(Box::new(ChannelAffine {
-        isa: task.isa,
-        plane,
-        width,
-        blocks,
-        scale: padded(scale),
-        shift: padded(shift),
-        act: *act,
-    }))
+    let (scale, shift) = (padded(scale), padded(shift));
+    Ok(Box::new(ChannelAffine { isa: task.isa, plane: pixels * width, width, blocks, scale, shift, act: *act }))
 }
+
+/// Values per task, about.
+const AFFINE_TASK: usize = 1 << 13;
 
 impl Prepared for ChannelAffine {
     fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
-        let (w, src) = (self.width, srcs[0]);
-        let chunk = self.plane * w;
+        let planes = (AFFINE_TASK / self.plane.max(1)).max(1);
+        let chunk = planes * self.plane;
         pool.for_chunks(dsts[0], chunk.max(1), |i, part, _| {
-            let c = i % self.blocks * w;
-            let (scale, shift) = (&self.scale[c..c + w], &self.shift[c..c + w]);
-            let x = &src[i * chunk..][..part.len()];
-            if w == 1 {
-                part.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale[0] + shift[0]);
-            } else {
-                for (y, x) in part.chunks_exact_mut(w).zip(x.chunks_exact(w)) {
-                    for (((y, x), s), t) in y.iter_mut().zip(x).zip(scale).zip(shift) {
-                        *y = x * s + t;
-                    }
-                }
-            }
+            let x = &srcs[0][i * chunk..][..part.len()];
+            dispatch(self.isa, Planes { map: self, first: i * planes, x, y: part });
             self.act.apply(self.isa, part);
         });
+    }
+}
+
+/// Whole planes, from number `first` on.
+struct Planes<'a> {
+    map: &'a ChannelAffine,
+    first: usize,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl SimdOp for Planes<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Planes { map, first, x, y } = self;
+        let (l, w, plane) = (S::LANES, map.width, map.plane);
+        for (i, (y, x)) in y.chunks_exact_mut(plane).zip(x.chunks_exact(plane)).enumerate() {
+            let c = (first + i) % map.blocks * w;
+            let (scale, shift) = (&map.scale[c..c + w], &map.shift[c..c + w]);
+            let whole = plane / l * l;
+            let (y, y_rest) = y.split_at_mut(whole);
+            let vectors = y.chunks_exact_mut(l).zip(x.chunks_exact(l));
+            if w == 1 || w == l {
+                let (k, b) =
+                    if w == l { (s.load(scale), s.load(shift)) } else { (s.splat(scale[0]), s.splat(shift[0])) };
+                for (y, x) in vectors {
+                    s.store(y, s.fma(s.load(x), k, b));
+                }
+                if !y_rest.is_empty() {
+                    s.store_tail(y_rest, s.fma(s.load_tail(&x[whole..]), k, b));
+                }
+                continue;
+            }
+            // A row of all channels: w = plane.
+            for ((y, x), (k, b)) in vectors.zip(scale.chunks_exact(l).zip(shift.chunks_exact(l))) {
+                s.store(y, s.fma(s.load(x), s.load(k), s.load(b)));
+            }
+            if !y_rest.is_empty() {
+                let tail = |v: &[f32]| s.load_tail(&v[whole..]);
+                s.store_tail(y_rest, s.fma(tail(x), tail(scale), tail(shift)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::testing::{blocked, close, guarded, isas, plain, values};
+
+    #[test]
+    fn affine_maps_of_channels() {
+        for (n, ch, px) in [(3, 5, 1), (40, 8, 1), (7, 384, 1), (2, 33, 1), (2, 3, 7), (1, 20, 49), (2, 9, 10_000)] {
+            let (x, scale, shift) = (values(n * ch * px, 1), values(ch, 2), values(ch, 3));
+            let want: Vec<f32> = (0..x.len())
+                .map(|i| {
+                    let c = i / px % ch;
+                    (x[i] as f64 * scale[c] as f64 + shift[c] as f64).max(0.0) as f32
+                })
+                .collect();
+            let kind = Kind::ChannelAffine { scale, shift, act: Act::Relu };
+            for isa in isas() {
+                for layout in [Layout::Plain, Layout::Blocked] {
+                    let dims = if layout == Layout::Blocked || px > 1 { vec![n, ch, px, 1] } else { vec![n, ch] };
+                    let task = Task {
+                        kind: &kind,
+                        srcs: &[dims.clone()],
+                        layouts: &[layout],
+                        dsts: &[dims],
+                        isa,
+                        threads: 2,
+                        winograd: true,
+                    };
+                    let made = prepare_affine(&task).expect("an affine map");
+                    let run = |src: &[f32]| guarded(src.len(), |d| made.run(&Pool::new(2), &[src], &mut [d]));
+                    let got = match layout {
+                        Layout::Plain => run(&x),
+                        Layout::Blocked => {
+                            let src = blocked(&x, n, ch, px, isa.lanes(), 0.5);
+                            plain(&run(&src), n, ch, px, isa.lanes())
+                        }
+                    };
+                    close(&got, &want, 1e-6, &format!("{isa} {layout:?} {n}x{ch}x{px}"));
+                }
+            }
+        }
     }
 }

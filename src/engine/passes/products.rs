@@ -201,6 +201,12 @@ impl Walk<'_> {
             let (seen, views) = self.past_views(out);
             let Some(next) = self.sole_reader(seen) else { break };
             let follower = self.graph.node(next);
+            if let Some(after) = self.columns_scaled(&mut task, follower, next, seen) {
+                covers.extend(views);
+                covers.push(next);
+                out = after;
+                continue;
+            }
             let Some(op) = read::binary(follower) else { break };
             let Some(c) = self.other(follower, seen).filter(|c| self.is_static(*c)) else { break };
             let Some(after) = self.output(next).filter(|v| self.dims(*v) == self.dims(seen)) else { break };
@@ -243,6 +249,36 @@ impl Walk<'_> {
         }
         task.act = act;
         Some(self.finish(Kind::MatMul(task), covers, srcs, out))
+    }
+
+    /// A BatchNormalization `next` over the columns of a product `seen` with constant weights: goes into them and the bias. Gives its result.
+    fn columns_scaled(
+        &self,
+        task: &mut crate::kernels::MatMul,
+        follower: &Node,
+        next: NodeId,
+        seen: ValueId,
+    ) -> Option<ValueId> {
+        (follower.op_type == "BatchNormalization" && follower.inputs.first() == Some(&Some(seen))).then_some(())?;
+        let dims = self.dims(seen)?;
+        (dims.len() == 2 && dims[1] == task.n && task.n > 0).then_some(())?;
+        let after = self.output(next).filter(|v| self.dims(*v).as_ref() == Some(&dims))?;
+        let (scale, shift) = self.batch_norm(follower)?;
+        let n = task.n;
+        (scale.len() == n && shift.len() == n).then_some(())?;
+        let weights = task.b.as_ref()?;
+        let mut values = weights.view::<f32>().ok()?.into_owned();
+        if task.trans_b {
+            values.chunks_mut(task.k.max(1)).zip(&scale).for_each(|(row, s)| row.iter_mut().for_each(|w| *w *= s));
+        } else {
+            values.chunks_mut(n).for_each(|row| row.iter_mut().zip(&scale).for_each(|(w, s)| *w *= s));
+        }
+        let dims = weights.dims().to_vec();
+        task.b = Some(Tensor::from_vec(values, &dims).ok()?);
+        let mut bias = task.bias.take().unwrap_or_else(|| vec![0.0; n]);
+        bias.iter_mut().zip(scale.iter().zip(&shift)).for_each(|(b, (s, t))| *b = *b * s + t);
+        task.bias = Some(bias);
+        Some(after)
     }
 
     /// A constant that is one number per column (`[n]`, `[1, n]` …), or one for all.
