@@ -457,6 +457,57 @@ fn fused_models() -> Vec<Model> {
             all.push(d.done(&["n"]));
         }
     }
+    // Group norm as exporters write it, one group and several, with and without its weights, on a network's edge and inside.
+    for (n, groups, weights) in [(1, 1, true), (2, 3, true), (2, 6, false)] {
+        let mut d = Draft::new(&format!("group norm in nodes, {n} x {groups} groups, weights={weights}"));
+        d.input("x", f(&[n, 6, 5, 7], 1)).constant("w", f(&[6, 1, 1], 2)).constant("b", f(&[1, 6, 1, 1], 3));
+        d.constant("g", f(&[groups], 4)).constant("h", f(&[groups], 5)).constant("k", f(&[6, 6, 1, 1], 6));
+        d.constant("to", sample::ints(&[0, groups as i64, -1]));
+        d.constant("back", sample::ints(&[n as i64, 6, 5, 7]));
+        d.node("Conv", &["x", "k"], &["c"], &[]).node("Reshape", &["c", "to"], &["r"], &[]);
+        d.node("InstanceNormalization", &["r", "g", "h"], &["i"], &[]).node("Reshape", &["i", "back"], &["n"], &[]);
+        if weights {
+            d.node("Mul", &["n", "w"], &["nw"], &[]).node("Add", &["nw", "b"], &["y"], &[]);
+            d.node("Conv", &["y", "k"], &["z"], &[]);
+            all.push(d.done(&["z"]));
+        } else {
+            d.node("Add", &["n", "x"], &["y"], &[]);
+            all.push(d.done(&["y"]));
+        }
+    }
+    // A product of three axes whose positions are all put in one for the normalisation, as LeViT does.
+    for bias in [false, true] {
+        let mut d = Draft::new(&format!("linear, batch norm, hard-swish, bias={bias}"));
+        d.input("x", f(&[2, 9, 12], 1)).constant("w", f(&[12, 20], 2)).constant("a", f(&[20], 7));
+        d.constant("g", f(&[20], 3)).constant("b", f(&[20], 4)).constant("e", f(&[20], 5));
+        d.constant("v", f(&[20], 6)).node("Abs", &["v"], &["var"], &[]);
+        d.constant("to", sample::ints(&[18, 20])).constant("back", sample::ints(&[2, 9, 20]));
+        d.node("MatMul", &["x", "w"], &["p"], &[]);
+        if bias {
+            d.node("Add", &["p", "a"], &["pa"], &[]);
+        }
+        d.node("Reshape", &[if bias { "pa" } else { "p" }, "to"], &["r"], &[]);
+        d.node("BatchNormalization", &["r", "g", "b", "e", "var"], &["n"], &[]);
+        d.node("Reshape", &["n", "back"], &["m"], &[]).node("HardSwish", &["m"], &["y"], &[]);
+        all.push(d.done(&["y"]));
+    }
+    // Softmax and reductions over axes that are not the last, and rows of all channels scaled at once.
+    let mut d = Draft::new("axes inside");
+    d.input("x", f(&[2, 9, 20], 1)).input("m", f(&[5, 20], 2));
+    for (i, axis) in [0, 1, 2].into_iter().enumerate() {
+        d.node("Softmax", &["x"], &[&format!("s{i}")], &[("axis", Attr::Int(axis))]);
+    }
+    for (i, axes) in [&[0][..], &[1], &[0, 1], &[1, 2], &[0, 2], &[0, 1, 2]].into_iter().enumerate() {
+        d.constant(&format!("a{i}"), sample::ints(axes));
+        for (op, keep) in [("ReduceL2", 1), ("ReduceMean", 0), ("ReduceMax", 0)] {
+            d.node(op, &["x", &format!("a{i}")], &[&format!("{op}{i}")], &[("keepdims", Attr::Int(keep))]);
+        }
+    }
+    d.constant("g", f(&[20], 3)).constant("b", f(&[20], 4)).constant("e", f(&[20], 5));
+    d.constant("v", f(&[20], 6)).node("Abs", &["v"], &["var"], &[]);
+    d.node("BatchNormalization", &["m", "g", "b", "e", "var"], &["bn"], &[]);
+    let made = d.graph.nodes.iter().filter(|n| n.op_type != "Abs").map(|n| n.outputs[0].clone()).collect::<Vec<_>>();
+    all.push(d.done(&made.iter().map(String::as_str).collect::<Vec<_>>()));
     // RMS norm as exporters write it.
     let mut d = Draft::new("rms norm");
     d.input("x", f(&[2, 7, 48], 1)).constant("w", f(&[48], 2)).constant("two", scalar(2.0)).constant("e", scalar(1e-5));

@@ -1,7 +1,7 @@
 //! What an operator's node means to the kernels: typed operators read as activations, elementwise operations, products and moves.
 
 use crate::ir::{Graph, Node, ValueId};
-use crate::kernels::{Act, BinaryOp, Kind, MatMul, PoolWindow};
+use crate::kernels::{Act, BinaryOp, Kind, MatMul, PoolWindow, ReduceOp};
 use crate::ops::binary::Binary;
 use crate::ops::concat::Concat;
 use crate::ops::expand::Expand;
@@ -221,24 +221,24 @@ pub(super) fn gemm_bias(node: &Node, op: &Op) -> Option<(ValueId, f32)> {
 
 /// Whether a node takes the mean of its operand over the last axis.
 pub(super) fn is_mean_of_last<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> bool {
-    reduce_last(graph, node, value) == Some((1, true))
+    let rank = operand(node, 0).and_then(|x| graph.value(x).fact.shape.rank());
+    rank.is_some_and(|r| r > 0 && reduction(graph, node, value) == Some((vec![r - 1], ReduceOp::Mean)))
 }
 
-/// A sum or mean over the last axes: (how many, mean).
-fn reduce_last<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> Option<(usize, bool)> {
-    let (axes, mean) = reduction(graph, node, value)?;
-    let rank = graph.value(operand(node, 0)?).fact.shape.rank()?;
-    let first = rank.checked_sub(axes.len())?;
-    axes.iter().copied().eq(first..rank).then_some((axes.len(), mean))
-}
-
-/// The axes (sorted) of a sum or mean, and whether it is a mean.
-fn reduction<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> Option<(Vec<usize>, bool)> {
+/// The axes (sorted) of a reduction, and what it does.
+fn reduction<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> Option<(Vec<usize>, ReduceOp)> {
     let Op::Reduce(Reduce::Axes { how, axes, noop_when_empty, .. }) = &node.op else { return None };
-    let mean = match how {
-        How::Mean => true,
-        How::Sum => false,
-        _ => return None,
+    let op = match how {
+        How::Sum => ReduceOp::Sum,
+        How::Mean => ReduceOp::Mean,
+        How::Max => ReduceOp::Max,
+        How::Min => ReduceOp::Min,
+        How::Prod => ReduceOp::Prod,
+        How::L1 => ReduceOp::L1,
+        How::L2 => ReduceOp::L2,
+        How::SumSquare => ReduceOp::SumSquare,
+        How::LogSum => ReduceOp::LogSum,
+        How::LogSumExp => return None,
     };
     let rank = graph.value(operand(node, 0)?).fact.shape.rank()?;
     let given = match (axes, operand(node, 1)) {
@@ -247,11 +247,11 @@ fn reduction<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> Option<(V
         (None, None) => Vec::new(),
     };
     if given.is_empty() {
-        return (!noop_when_empty).then(|| ((0..rank).collect(), mean));
+        return (!noop_when_empty).then(|| ((0..rank).collect(), op));
     }
     let mut axes = dims::axes(&given, rank).ok()?;
     axes.sort_unstable();
-    Some((axes, mean))
+    Some((axes, op))
 }
 
 /// A step that needs no fusion: its kind, operands and results.
@@ -287,10 +287,8 @@ pub(super) fn shaped<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> O
             }
         }
         Op::Softmax(s) if s.kind == softmax::Kind::Soft => {
-            let (_, _, inner) = s.sizes(&xd).ok()?;
-            // One run of neighbours per softmax, and the runs are the last axis.
-            let (_, len, _) = s.sizes(&xd).ok()?;
-            (inner == 1 && xd.last() == Some(&len)).then(|| one(Kind::Softmax)).flatten()
+            let (_, len, inner) = s.sizes(&xd).ok()?;
+            one(if inner == 1 && xd.last() == Some(&len) { Kind::Softmax } else { Kind::SoftmaxOver { len, inner } })
         }
         Op::Transpose(Transpose::Axes(perm)) => one(Kind::Transpose(Transpose::order(perm, xd.len()).ok()?)),
         Op::Concat(Concat::Concat { axis }) => {
@@ -386,15 +384,31 @@ pub(super) fn shaped<'a>(graph: &Graph, node: &Node, value: Lookup<'_, 'a>) -> O
                 None => Some(None),
                 Some(v) => value(v)?.view::<f32>().ok().filter(|t| t.len() == inner).map(|t| Some(t.into_owned())),
             };
-            one(Kind::Norm { inner, epsilon: *epsilon, rms: *rms, scale: vector(1)?, shift: vector(2)? })
+            one(Kind::Norm { inner, plane: 1, epsilon: *epsilon, rms: *rms, scale: vector(1)?, shift: vector(2)? })
         }
-        Op::Reduce(_) if xd.len() == 4 && reduction(graph, node, value) == Some((vec![2, 3], true)) => {
+        Op::Norm(Norm::Grouped { epsilon, groups, per_group }) if xd.len() >= 2 => {
+            let plane: usize = xd[2..].iter().product();
+            let channels = groups.map_or(Some(1), |g| xd[1].is_multiple_of(g).then(|| xd[1] / g))?;
+            let vector = |i: usize| {
+                let t = value(operand(node, i)?)?.view::<f32>().ok()?.into_owned();
+                let each = if *per_group { channels } else { 1 };
+                let all: Vec<f32> = t.iter().flat_map(|v| std::iter::repeat_n(*v, each)).collect();
+                (all.len() == xd[1] && plane > 0).then_some(all)
+            };
+            let (scale, shift) = (Some(vector(1)?), Some(vector(2)?));
+            one(Kind::Norm { inner: channels * plane, plane, epsilon: *epsilon, rms: false, scale, shift })
+        }
+        Op::Reduce(_) if xd.len() == 4 && reduction(graph, node, value) == Some((vec![2, 3], ReduceOp::Mean)) => {
             one(Kind::GlobalPool { average: true })
         }
         _ => {
-            let (axes, mean) = reduce_last(graph, node, value)?;
-            let inner: usize = xd[xd.len().checked_sub(axes)?..].iter().product();
-            one(Kind::ReduceLast { inner, mean })
+            let (mut axes, op) = reduction(graph, node, value)?;
+            // Axes of one value may be reduced or not.
+            axes.retain(|&a| xd[a] != 1);
+            let (first, end) = (axes.first().copied().unwrap_or(0), axes.last().map_or(0, |a| a + 1));
+            let gap = (first..end).any(|a| xd[a] != 1 && !axes.contains(&a));
+            let (len, inner) = (xd[first..end].iter().product(), xd[end..].iter().product());
+            (!gap).then(|| one(Kind::Reduce { op, len, inner })).flatten()
         }
     }
 }

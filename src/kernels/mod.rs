@@ -26,6 +26,7 @@ mod deconv;
 mod join;
 mod pointwise;
 mod product;
+mod reduce;
 mod reorder_step;
 mod resize2d;
 mod rows;
@@ -44,7 +45,7 @@ pub use shared::{Share, WeightSet};
 pub use table::TABLE;
 pub use task::{
     Accept, Attention, BinaryOp, ConvChain, ConvPart, Entry, FewBitsProduct, Kind, Layout, Mask, MatMul, PoolWindow,
-    Pre, Prepared, Recurrent, Task, buffer_len,
+    Pre, Prepared, Recurrent, ReduceOp, Task, buffer_len,
 };
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Steps over rows and windows: softmax, normalisation, reductions of the last axes, transposition, pooling. Adapters to the files
+//! Steps over rows and windows: softmax, normalisation, transposition, pooling. Adapters to the files
 //! named after the algorithms.
 
-use super::norm::{self, Norm};
+use super::norm::{self, Norm, Normalize};
 use super::pool2d::{self, PoolShape, Reduce};
 use super::softmax::{self, Softmax};
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
@@ -11,14 +11,16 @@ use crate::error::{Error, Result};
 use crate::ops::window::Axis;
 use crate::simd::Isa;
 
-pub(super) const SOFTMAX: Entry =
-    Entry { name: "softmax", accepts: |t| plain(t, matches!(t.kind, Kind::Softmax)), prepare, tolerance: 1e-5 };
-pub(super) const NORM: Entry =
-    Entry { name: "norm", accepts: |t| plain(t, matches!(t.kind, Kind::Norm { .. })), prepare, tolerance: 1e-5 };
-pub(super) const REDUCE: Entry = Entry {
-    name: "reduce-last",
-    accepts: |t| plain(t, matches!(t.kind, Kind::ReduceLast { .. })),
+pub(super) const SOFTMAX: Entry = Entry {
+    name: "softmax",
+    accepts: |t| plain(t, matches!(t.kind, Kind::Softmax | Kind::SoftmaxOver { .. })),
     prepare,
+    tolerance: 1e-5,
+};
+pub(super) const NORM: Entry = Entry {
+    name: "norm",
+    accepts: |t| plain(t, matches!(t.kind, Kind::Norm { .. })),
+    prepare: prepare_norm,
     tolerance: 1e-5,
 };
 pub(super) const TRANSPOSE: Entry =
@@ -48,24 +50,43 @@ impl Prepared for Rows {
             Kind::Softmax => {
                 softmax::softmax(pool, isa, Softmax::new(self.dims.last().copied().unwrap_or(1)), src, dst)
             }
-            Kind::Norm { inner, epsilon, rms, scale, shift } => {
-                let norm = if *rms { Norm::Rms { eps: *epsilon } } else { Norm::Layer { eps: *epsilon } };
-                norm::normalize(pool, isa, norm, *inner, src, None, scale.as_deref(), shift.as_deref(), dst);
-            }
-            Kind::ReduceLast { inner, mean } => {
-                let inner = (*inner).max(1);
-                let factor = if *mean { 1.0 / inner as f32 } else { 1.0 };
-                let rows = ((1 << 14) / inner).max(1);
-                pool.for_chunks(dst, rows, |c, part, _| {
-                    let src = &src[c * rows * inner..];
-                    for (y, x) in part.iter_mut().zip(src.chunks_exact(inner)) {
-                        *y = norm::sum(isa, x) * factor;
-                    }
-                });
-            }
+            Kind::SoftmaxOver { len, inner: 1 } => softmax::softmax(pool, isa, Softmax::new(*len), src, dst),
+            Kind::SoftmaxOver { len, inner } => softmax::softmax_over(pool, isa, *len, *inner, src, dst),
             Kind::Transpose(perm) => transpose::permute(pool, isa, &self.dims, perm, src, dst),
             _ => {}
         }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------ normalisation
+
+struct Normal {
+    isa: Isa,
+    norm: Norm,
+    len: usize,
+    plane: usize,
+    affine: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+fn prepare_norm(task: &Task) -> Result<Box<dyn Prepared>> {
+    let Kind::Norm { inner, plane, epsilon, rms, scale, shift } = task.kind else {
+        return Err(Error::run("not a normalisation"));
+    };
+    let norm = if *rms { Norm::Rms { eps: *epsilon } } else { Norm::Layer { eps: *epsilon } };
+    let affine = match (scale, shift) {
+        (None, None) => None,
+        (Some(k), None) => Some((k.clone(), vec![0.0; k.len()])),
+        (None, Some(b)) => Some((vec![1.0; b.len()], b.clone())),
+        (Some(k), Some(b)) => Some((k.clone(), b.clone())),
+    };
+    Ok(Box::new(Normal { isa: task.isa, norm, len: *inner, plane: *plane, affine }))
+}
+
+impl Prepared for Normal {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let affine = self.affine.as_ref().map(|(k, b)| (&k[..], &b[..]));
+        let what = Normalize { norm: self.norm, len: self.len, plane: self.plane, affine };
+        norm::normalize(pool, self.isa, what, srcs[0], dsts[0]);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::task::Entry;
 use super::{
-    affine, attention_step, chain, channels, channels_last, conv, deconv, join, pointwise, product, recurrent,
+    affine, attention_step, chain, channels, channels_last, conv, deconv, join, pointwise, product, recurrent, reduce,
     reorder_step, resize2d, rows, winograd,
 };
 
@@ -24,7 +24,7 @@ pub const TABLE: &[Entry] = &[
     recurrent::ENTRY,
     rows::SOFTMAX,
     rows::NORM,
-    rows::REDUCE,
+    reduce::ENTRY,
     channels_last::ENTRY,
     rows::TRANSPOSE,
     rows::POOL,

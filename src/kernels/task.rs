@@ -48,6 +48,29 @@ pub enum BinaryOp {
     Pow,
 }
 
+/// What many values become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReduceOp {
+    /// Σ x
+    Sum,
+    /// Σ x / n
+    Mean,
+    /// The largest
+    Max,
+    /// The smallest
+    Min,
+    /// Π x
+    Prod,
+    /// Σ |x|
+    L1,
+    /// √Σ x²
+    L2,
+    /// Σ x²
+    SumSquare,
+    /// ln Σ x
+    LogSum,
+}
+
 /// A convolution of a chain: `act(conv(x) + bias)`.
 #[derive(Debug, Clone)]
 pub struct ConvPart {
@@ -159,27 +182,38 @@ pub enum Kind {
     },
     /// Softmax over the last axis. Operand: x.
     Softmax,
+    /// Softmax over `len` of x, seen as `[outer][len][inner]`. Operand: x.
+    SoftmaxOver {
+        /// Values of one softmax.
+        len: usize,
+        /// Distance between them.
+        inner: usize,
+    },
     /// `softmax(scale · q·kᵀ + mask) · v`. Operands: as [`Attention`] says.
     Attention(Attention),
-    /// Layer (or root-mean-square) normalisation over the last `inner` elements. Operand: x.
+    /// Layer (or root-mean-square) normalisation over runs of `inner` elements. Operand: x.
     Norm {
         /// Elements normalised together.
         inner: usize,
+        /// Consecutive elements with the same factor and offset, a divisor of `inner`.
+        plane: usize,
         /// Added to the variance.
         epsilon: f32,
         /// RMS: the mean is not subtracted.
         rms: bool,
-        /// Factor `[inner]`.
+        /// Factors, `[inner / plane]` or as many for each of several runs that take turns.
         scale: Option<Vec<f32>>,
-        /// Offset `[inner]`.
+        /// Offsets, likewise.
         shift: Option<Vec<f32>>,
     },
-    /// Mean (true) or sum over the last `inner` elements. Operand: x.
-    ReduceLast {
-        /// Elements reduced together.
+    /// Values of x, seen as `[outer][len][inner]`, reduced over `len`. Operand: x.
+    Reduce {
+        /// How.
+        op: ReduceOp,
+        /// Values reduced together.
+        len: usize,
+        /// Distance between them.
         inner: usize,
-        /// Mean rather than sum.
-        mean: bool,
     },
     /// Axes permuted. Operand: x.
     Transpose(Vec<usize>),

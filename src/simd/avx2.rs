@@ -189,11 +189,27 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_n_ptr(self, p: *mut f32, v: __m256, n: usize) {
+        // In pieces: a masked store costs some dozens of steps on many cores.
         // SAFETY: the caller vouches for the memory, the token for the instructions.
         unsafe {
-            let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let m = _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lane);
-            _mm256_maskstore_ps(p, m, v)
+            if n >= 8 {
+                return _mm256_storeu_ps(p, v);
+            }
+            let mut at = 0;
+            let mut half = _mm256_castps256_ps128(v);
+            if n & 4 != 0 {
+                _mm_storeu_ps(p, half);
+                half = _mm256_extractf128_ps::<1>(v);
+                at = 4;
+            }
+            if n & 2 != 0 {
+                _mm_storel_pd(p.add(at).cast(), _mm_castps_pd(half));
+                half = _mm_movehl_ps(half, half);
+                at += 2;
+            }
+            if n & 1 != 0 {
+                _mm_store_ss(p.add(at), half);
+            }
         }
     }
     #[inline(always)]

@@ -242,7 +242,8 @@ impl Walk<'_> {
             let kind = Kind::Unary(vec![c.act]);
             return Ok(self.finish(kind, c.covers.clone(), vec![c.input], c.output));
         }
-        if let Some(item) = self.rms_norm(id, node).or_else(|| self.layer_norm(id, node)) {
+        let norm = self.rms_norm(id, node).or_else(|| self.layer_norm(id, node));
+        if let Some(item) = norm.or_else(|| self.group_norm(id, node, out)) {
             return Ok(item);
         }
         match self.kernel(id, node, out) {

@@ -4,6 +4,8 @@ use super::super::meaning as read;
 use super::{Item, Walk};
 use crate::ir::{Node, NodeId, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind};
+use crate::ops::Op;
+use crate::ops::norm::Norm;
 
 impl Walk<'_> {
     /// `(x − mean) / √(mean of squares + ε) · weight + bias` as exporters write it: ReduceMean, Sub, Pow/Mul, ReduceMean, Add, Sqrt, Div,
@@ -68,7 +70,47 @@ impl Walk<'_> {
                 covers.push(next);
             }
         }
-        Some(self.finish(Kind::Norm { inner, epsilon, rms: false, scale, shift }, covers, vec![x], v))
+        Some(self.finish(Kind::Norm { inner, plane: 1, epsilon, rms: false, scale, shift }, covers, vec![x], v))
+    }
+
+    /// GroupNorm as exporters write it: Reshape to `[n, groups, …]`, InstanceNormalization, Reshape back, Mul, Add.
+    pub(super) fn group_norm(&self, id: NodeId, node: &Node, out: ValueId) -> Option<Item> {
+        let Op::Norm(Norm::Grouped { .. }) = node.op else { return None };
+        let shaped = read::shaped(self.graph, node, &|v| self.value(v))?;
+        let Kind::Norm { inner, epsilon, scale: Some(gamma), shift: Some(beta), .. } = shaped.kind else { return None };
+        let x = node.inputs.first().copied().flatten()?;
+        self.dims(x)?;
+        let back = self.sole_reader(out)?;
+        (self.stays(back) == Some(out)).then_some(())?;
+        let mut v = self.output(back)?;
+        let dims = self.dims(v)?;
+        let &[_, channels, ref rest @ ..] = &dims[..] else { return None };
+        let plane: usize = rest.iter().product();
+        // The groups are whole channels: then so many in each.
+        let groups = gamma.len();
+        (groups > 0 && channels.is_multiple_of(groups) && channels / groups * plane == inner).then_some(())?;
+        let spread = |g: &[f32]| (0..channels).map(|c| g[c * groups / channels]).collect::<Vec<f32>>();
+        let (mut scale, mut shift) = (spread(&gamma), spread(&beta));
+        let mut covers = vec![id, back];
+        for op in [BinaryOp::Mul, BinaryOp::Add] {
+            let Some(next) = self.sole_reader(v) else { break };
+            let follower = self.graph.node(next);
+            let other = (read::binary(follower) == Some(op)).then(|| self.other(follower, v)).flatten();
+            let vector =
+                other.filter(|w| self.is_static(*w)).and_then(|w| self.channel_vector(w, channels, dims.len()));
+            let after = self.output(next).filter(|o| self.dims(*o).as_ref() == Some(&dims));
+            let (Some(w), Some(after)) = (vector, after) else { continue };
+            for (c, w) in w.into_iter().enumerate() {
+                match op {
+                    BinaryOp::Mul => (scale[c], shift[c]) = (scale[c] * w, shift[c] * w),
+                    _ => shift[c] += w,
+                }
+            }
+            v = after;
+            covers.push(next);
+        }
+        let kind = Kind::Norm { inner, plane, epsilon, rms: false, scale: Some(scale), shift: Some(shift) };
+        Some(self.finish(kind, covers, vec![x], v))
     }
 
     /// `x · rsqrt(mean(x²) + ε) · weight` as exporters write it: Pow/Mul, ReduceMean, Add, Sqrt, Reciprocal/Div, Mul, Mul.
@@ -137,7 +179,7 @@ impl Walk<'_> {
             }
         }
         (self.dims(v)? == dims).then_some(())?;
-        let kind = Kind::Norm { inner, epsilon, rms: true, scale, shift: None };
+        let kind = Kind::Norm { inner, plane: 1, epsilon, rms: true, scale, shift: None };
         Some(self.finish(kind, covers, vec![x], v))
     }
 }
