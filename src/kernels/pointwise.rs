@@ -347,6 +347,7 @@ mod tests {
                         isa,
                         threads: 2,
                         winograd: true,
+                        packs: None,
                     };
                     let made = prepare_affine(&task).expect("an affine map");
                     let run = |src: &[f32]| guarded(src.len(), |d| made.run(&Pool::new(2), &[src], &mut [d]));
