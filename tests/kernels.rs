@@ -380,6 +380,7 @@ fn fused_models() -> Vec<Model> {
     }
     all.extend(channel_models());
     all.extend(attention_models());
+    all.extend(moved_models());
     // Recurrent layers: both ways, with and without first states, batches on both sides of the vector kernel's bound.
     for (op, gates) in [("LSTM", 4usize), ("GRU", 3), ("RNN", 1)] {
         for (batch, hidden, way, late) in
@@ -583,6 +584,65 @@ fn channel_models() -> Vec<Model> {
             d.node("Add", &["s0", "s2"], &["s02"], &[]).node("Mul", &["s02", "s1"], &["z"], &[]);
             all.push(d.done(&["m", "o", "r", "z"]));
         }
+    }
+    all
+}
+
+/// Channels last between convolutions, Einsum in attention, windows with two masks, parts picked out, taps in the padding.
+fn moved_models() -> Vec<Model> {
+    let f = sample::floats;
+    let ints = |v: &[i64]| Attr::Ints(v.to_vec());
+    let perm = |v: &[i64]| [("perm", Attr::Ints(v.to_vec()))];
+    let last = [("axis", Attr::Int(-1))];
+    let mut all = Vec::new();
+    for c in [8usize, 20, 32] {
+        let mut d = Draft::new(&format!("channels last and back {c}"));
+        d.input("x", f(&[2, c, 7, 10], 1)).constant("w0", f(&[c, c, 1, 1], 2)).constant("w1", f(&[c, 2 * c], 3));
+        d.constant("w2", f(&[2 * c, c], 4)).constant("by", f(&[c, 1, 1], 5)).constant("plus", f(&[1, c, 1, 1], 6));
+        d.constant("w3", f(&[c, c, 3, 3], 7));
+        d.node("Conv", &["x", "w0"], &["c0"], &[]).node("Transpose", &["c0"], &["t"], &perm(&[0, 2, 3, 1]));
+        d.node("MatMul", &["t", "w1"], &["m1"], &[]).node("Relu", &["m1"], &["r"], &[]);
+        d.node("MatMul", &["r", "w2"], &["m2"], &[]).node("Transpose", &["m2"], &["back"], &perm(&[0, 3, 1, 2]));
+        d.node("Mul", &["back", "by"], &["scaled"], &[]).node("Add", &["scaled", "plus"], &["moved"], &[]);
+        d.node("Add", &["moved", "c0"], &["sum"], &[]);
+        d.node("Conv", &["sum", "w3"], &["y"], &[("pads", ints(&[1; 4]))]);
+        all.push(d.done(&["y"]));
+    }
+    let mut d = Draft::new("attention by Einsum in windows");
+    d.input("q", f(&[2, 3, 2, 9, 12], 1)).input("k", f(&[2, 3, 2, 9, 12], 2)).input("v", f(&[2, 3, 2, 9, 12], 3));
+    d.constant("s", Tensor::scalar(0.3f32)).constant("bias", f(&[2, 9, 9], 4));
+    let equation = |e: &str| [("equation", Attr::Str(e.into()))];
+    d.node("Mul", &["q", "s"], &["qs"], &[]).node("Einsum", &["qs", "k"], &["qk"], &equation("bghid,bghjd->bghij"));
+    d.node("Add", &["qk", "bias"], &["b"], &[]).node("Softmax", &["b"], &["p"], &last);
+    d.node("Einsum", &["p", "v"], &["y"], &equation("bghij,bghjd->bghid"));
+    all.push(d.done(&["y"]));
+    let mut d = Draft::new("Einsum with constants");
+    d.input("x", f(&[2, 3, 5, 7], 1)).constant("w", f(&[7, 11], 2)).constant("u", f(&[3, 5, 4], 3));
+    d.node("Einsum", &["x", "w"], &["y"], &equation("abij,jk->abik"));
+    d.node("Einsum", &["x", "u"], &["z"], &equation("abij,bik->abjk")).node("Relu", &["z"], &["r"], &[]);
+    all.push(d.done(&["y", "r"]));
+    let mut d = Draft::new("shifted windows");
+    d.input("q", f(&[8, 2, 9, 16], 1)).input("k", f(&[8, 2, 16, 9], 2)).input("v", f(&[8, 2, 9, 16], 3));
+    d.constant("bias", f(&[1, 2, 9, 9], 4)).constant("mask", f(&[1, 4, 1, 9, 9], 5));
+    d.constant("five", sample::ints(&[2, 4, 2, 9, 9])).constant("four", sample::ints(&[8, 2, 9, 9]));
+    d.node("MatMul", &["q", "k"], &["qk"], &[]).node("Add", &["qk", "bias"], &["a"], &[]);
+    d.node("Reshape", &["a", "five"], &["a5"], &[]).node("Add", &["a5", "mask"], &["m"], &[]);
+    d.node("Reshape", &["m", "four"], &["m4"], &[]).node("Softmax", &["m4"], &["p"], &last);
+    d.node("MatMul", &["p", "v"], &["y"], &[]);
+    all.push(d.done(&["y"]));
+    let mut d = Draft::new("parts picked by Gather");
+    d.input("x", f(&[3, 16, 5, 6], 1)).constant("one", sample::ints(&[1])).constant("run", sample::ints(&[1, 2, 3]));
+    d.constant("back", sample::ints(&[-2]));
+    d.node("Gather", &["x", "one"], &["a"], &[("axis", Attr::Int(0))]).node("Relu", &["a"], &["y0"], &[]);
+    d.node("Gather", &["x", "run"], &["b"], &[("axis", Attr::Int(2))]).node("Relu", &["b"], &["y1"], &[]);
+    d.node("Gather", &["x", "back"], &["c"], &[("axis", Attr::Int(1))]).node("Relu", &["c"], &["y2"], &[]);
+    all.push(d.done(&["y0", "y1", "y2"]));
+    for (dilation, hw) in [(6i64, 6usize), (4, 6), (9, 5)] {
+        let mut d = Draft::new(&format!("dilation {dilation} on {hw}"));
+        d.input("x", f(&[1, 16, hw, hw], 1)).constant("w", f(&[24, 16, 3, 3], 2)).constant("b", f(&[24], 3));
+        let attrs = [("pads", ints(&[dilation; 4])), ("dilations", ints(&[dilation; 2]))];
+        d.node("Conv", &["x", "w", "b"], &["c"], &attrs).node("Relu", &["c"], &["y"], &[]);
+        all.push(d.done(&["y"]));
     }
     all
 }
