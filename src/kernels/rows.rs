@@ -2,7 +2,7 @@
 //! named after the algorithms.
 
 use super::norm::{self, Norm, Normalize};
-use super::pool2d::{self, PoolShape, Reduce};
+use super::pool2d::{self, PoolShape, Reduce, Window};
 use super::softmax::{self, Softmax};
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use super::transpose;
@@ -95,7 +95,7 @@ impl Prepared for Normal {
 struct Pooling {
     isa: Isa,
     shape: PoolShape,
-    reduce: Reduce,
+    window: Window,
     layout: Layout,
     global_mean: bool,
 }
@@ -156,7 +156,8 @@ fn prepare_pool(task: &Task) -> Result<Box<dyn Prepared>> {
         dw: w.d,
     };
     let layout = if task.dsts[0].len() == 4 { task.layouts[0] } else { Layout::Plain };
-    Ok(Box::new(Pooling { isa: task.isa, shape, reduce, layout, global_mean }))
+    let window = Window::new(task.isa, shape, reduce, layout == Layout::Blocked);
+    Ok(Box::new(Pooling { isa: task.isa, shape, window, layout, global_mean }))
 }
 
 impl Prepared for Pooling {
@@ -167,8 +168,7 @@ impl Prepared for Pooling {
                 pool2d::global_mean_blocked(pool, isa, (s.n, s.ch, s.ih * s.iw), srcs[0], dsts[0])
             }
             (Layout::Plain, true) => pool2d::global_mean_plain(pool, isa, s.ih * s.iw, srcs[0], dsts[0]),
-            (Layout::Blocked, false) => pool2d::pool_blocked(pool, isa, s, self.reduce, srcs[0], dsts[0]),
-            (Layout::Plain, false) => pool2d::pool_plain(pool, s, self.reduce, srcs[0], dsts[0]),
+            (_, false) => self.window.run(pool, srcs[0], dsts[0]),
         }
     }
 }
