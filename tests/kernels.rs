@@ -245,6 +245,27 @@ fn fused_models() -> Vec<Model> {
         d.node("Flatten", &["v"], &["flat"], &[]);
         all.push(d.done(&["flat", "r"]));
     }
+    // Maps resized, pooled and spread between convolutions, in the layout these leave them in.
+    for (i, c) in [16usize, 21, 32].into_iter().enumerate() {
+        let mut d = Draft::new(&format!("resized and pooled between convolutions, {c} channels"));
+        let side = |n: usize| Tensor::from_vec(vec![2, c as i64, n as i64, n as i64 + 3], &[4]).expect("four sizes");
+        d.input("x", f(&[2, c, 6, 7], 1)).constant("w", f(&[c, c, 3, 3], 2)).constant("u", f(&[c, c, 3, 2], 3));
+        for n in [5, 11, 40] {
+            d.constant(&format!("to{n}"), side(n));
+        }
+        let mode = |m: &str| ("mode", Attr::Str(m.into()));
+        let same = ("pads", ints(&[1; 4]));
+        d.node("Conv", &["x", "w"], &["a"], &[same.clone()]);
+        d.node("Resize", &["a", "", "", "to11"], &["r"], &[mode(["linear", "cubic", "nearest"][i])]);
+        d.node("Conv", &["r", "w"], &["b"], &[same.clone()]);
+        d.node("AveragePool", &["b"], &["v"], &[("kernel_shape", ints(&[3, 3])), same.clone()]);
+        d.node("Resize", &["v", "", "", "to5"], &["s"], &[mode(["nearest", "linear", "cubic"][i])]);
+        d.node("Conv", &["s", "w"], &["e"], &[same]);
+        let strides = ("strides", ints(&[3, 2]));
+        d.node("ConvTranspose", &["e", "u"], &["t"], &[("kernel_shape", ints(&[3, 2])), strides]);
+        d.node("Resize", &["e", "", "", "to40"], &["y"], &[mode("linear")]);
+        all.push(d.done(&["y", "t"]));
+    }
     // Squeeze-excite whose gate a pointwise convolution takes, gate first and last; a second reader of the scaled map.
     for (i, c) in [16usize, 20, 48].into_iter().enumerate() {
         for twice in [false, true] {
