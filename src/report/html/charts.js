@@ -29,7 +29,10 @@ function chartCard({ id, title, note, words, option, onClick, choices, low, wide
       if (entry.chart) return;
       entry.chart = echarts.init(box);
       if (onClick) entry.chart.on("click", onClick);
-      new ResizeObserver(() => entry.chart.resize({ animation: { duration: 0 } })).observe(box);
+      // An observer speaks up at once: the chart has that size already.
+      new ResizeObserver(() => {
+        if (box.clientWidth !== entry.chart.getWidth() || box.clientHeight !== entry.chart.getHeight()) entry.chart.resize({ animation: { duration: 0 } });
+      }).observe(box);
       entry.draw();
     },
   };
@@ -38,10 +41,19 @@ function chartCard({ id, title, note, words, option, onClick, choices, low, wide
   new IntersectionObserver((seen, observer) => {
     if (seen.some((s) => s.isIntersecting)) {
       observer.disconnect();
-      entry.start();
+      waiting.push(entry);
+      if (waiting.length === 1) setTimeout(startNext);
     }
   }, { rootMargin: "150px" }).observe(box);
   return figure;
+}
+
+/** Charts in sight that are yet to be made: one at a time, so that clicks and keys are heard in between. */
+const waiting = [];
+function startNext() {
+  waiting[0].start();
+  waiting.shift();
+  if (waiting.length) setTimeout(startNext);
 }
 
 const redraw = (...ids) => charts.filter((c) => !ids.length || ids.includes(c.id)).forEach((c) => c.draw());

@@ -1,6 +1,8 @@
 // The table: only the rows in sight are in the page, so that thousands cost nothing. Sorting, filtering, modules, keyboard.
 
 const ROW = 30;
+/** Characters at the end of a name that stay in sight. */
+const TAIL = 12;
 /** Widths of columns by what they hold, in pixels. */
 const WIDTH = { name: 160, text: 120, shape: 126, count: 88, delta: 88, bytes: 94, ms: 80, ratio: 90, share: 80, efficiency: 74, flag: 64 };
 
@@ -257,7 +259,9 @@ class Table {
       }
       const mark = module ? (this.folded.has(inTree) ? "\u25b8 " : "\u25be ") : "";
       row.append(el("div", { role: "rowheader", class: "t first", title: cells[c], style: { "padding-left": 10 + 16 * level + "px" } },
-        el("span", { "aria-hidden": "true" }, mark), label));
+        el("span", { "aria-hidden": "true" }, mark),
+        // The end of a long name says most: its front gives way.
+        el("span", { class: "front" }, label.slice(0, -TAIL)), el("span", { class: "tail" }, label.slice(-TAIL))));
     }
     return row;
   }
