@@ -111,16 +111,16 @@ fn grid(name: &str, rows: &[Row], measured: Option<&Profile>, how: &str, ceiling
         GridColumn::new("step", "Step"),
         GridColumn::machine("ops"),
         GridColumn::new("kernel", "Kernel"),
-        shown(rows.iter().any(|r| !r.step.detail.is_empty()), "detail", "Detail"),
+        shown(rows.iter().any(|r| !r.step.detail.is_empty()), "detail", "Detail").yields_last(2),
         shown(timed, "ms", "ms"),
         GridColumn::machine("madds"),
         shown(timed, "gmadds_per_s", "GMAdd/s"),
         GridColumn::machine("best_algorithm"),
-        shown(with_roof, "bound", "Bound"),
+        shown(with_roof, "bound", "Bound").yields_last(1),
         shown(with_roof && !timed, "attainable_ms", "Roof ms"),
         shown(with_roof && timed, "efficiency", "%roof"),
         shown(with_roof && timed, "gap_share", "%gap"),
-        GridColumn::new("declined", "Declined"),
+        GridColumn::new("declined", "Declined").yields_last(3),
     ];
     let mut cells = Vec::new();
     for (i, r) in rows.iter().enumerate() {

@@ -32,13 +32,15 @@ fn grid(m: &Machine, age_s: u64) -> Grid {
     let mut columns = vec![
         GridColumn::new("ceiling", "Ceiling"),
         GridColumn::new("unit", "Unit"),
-        GridColumn::new("size_bytes", "Size"),
+        GridColumn::new("size_bytes", "Size").yields(1),
     ];
     for r in &m.reach {
         columns.push(GridColumn::new(&format!("threads_{}", r.threads), &plural(r.threads, "thread")));
     }
     for r in &m.reach {
-        columns.push(GridColumn::new(&format!("ridge_flops_per_byte_{}", r.threads), &format!("ridge {}t", r.threads)));
+        columns.push(
+            GridColumn::new(&format!("ridge_flops_per_byte_{}", r.threads), &format!("ridge {}t", r.threads)).yields(2),
+        );
     }
     let caches: Vec<String> = m
         .caches

@@ -77,7 +77,10 @@ fn show(name: &str) -> Result<u8> {
     let d = zoo::show(name)?;
     let totals = counted(name)?;
     let width = super::width();
-    let mut text = format!("{}: {}\n{} ({})\n{}\n\n", d.name, d.about, d.family, d.source, d.family_about);
+    let heads =
+        [format!("{}: {}", d.name, d.about), format!("{} ({})", d.family, d.source), d.family_about.to_string()];
+    let mut text: String = heads.iter().map(|line| report::wrapped(line, "", "  ", width)).collect();
+    text.push('\n');
     let rows: Vec<Vec<String>> = d
         .stages
         .iter()

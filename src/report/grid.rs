@@ -15,21 +15,28 @@ pub struct GridColumn {
     pub title: Option<String>,
     /// Which columns give way first on a narrow terminal (larger first; 0 never).
     pub yields: u8,
+    /// Whether it stays as long as shortened words make room enough.
+    pub last: bool,
 }
 
 impl GridColumn {
     /// A column for all.
     pub fn new(key: &str, title: &str) -> GridColumn {
-        GridColumn { key: key.to_string(), title: Some(title.to_string()), yields: 0 }
+        GridColumn { key: key.to_string(), title: Some(title.to_string()), yields: 0, last: false }
     }
     /// A column for machines.
     pub fn machine(key: &str) -> GridColumn {
-        GridColumn { key: key.to_string(), title: None, yields: 0 }
+        GridColumn { key: key.to_string(), title: None, yields: 0, last: false }
     }
     /// Gives way on a narrow terminal, the larger the earlier.
     #[must_use]
     pub fn yields(self, yields: u8) -> GridColumn {
         GridColumn { yields, ..self }
+    }
+    /// Gives way only where shortening words is not enough, the larger the earlier.
+    #[must_use]
+    pub fn yields_last(self, yields: u8) -> GridColumn {
+        GridColumn { yields, last: true, ..self }
     }
 }
 
@@ -124,12 +131,16 @@ fn fitting(grid: &Grid, width: usize) -> (Vec<usize>, Vec<&str>) {
         let cells = grid.rows.iter().map(|r| people::cell(&r[i]).chars().count());
         cells.max().unwrap_or(0).max(title(i).chars().count()) + 2
     };
+    let is_number = |i: usize| grid.rows.iter().any(|r| people::is_number(&r[i]));
+    let least = |i: usize| if is_number(i) { wide(i) } else { wide(i).min(table::WORDS_MIN + 2) };
     let mut gone = Vec::new();
-    while at.iter().map(|&i| wide(i)).sum::<usize>() > width {
-        let yielding = at.iter().copied().filter(|&i| grid.columns[i].yields > 0);
-        let Some(first) = yielding.max_by_key(|&i| grid.columns[i].yields) else { break };
-        at.retain(|&i| i != first);
-        gone.push(title(first));
+    for last in [false, true] {
+        while at.iter().map(|&i| if last { least(i) } else { wide(i) }).sum::<usize>() > width {
+            let yielding = at.iter().copied().filter(|&i| grid.columns[i].yields > 0 && grid.columns[i].last == last);
+            let Some(first) = yielding.max_by_key(|&i| grid.columns[i].yields) else { break };
+            at.retain(|&i| i != first);
+            gone.push(title(first));
+        }
     }
     (at, gone)
 }
@@ -218,8 +229,16 @@ mod tests {
                 GridColumn::new("b", "Second to go").yields(1),
                 GridColumn::new("c", "Never goes"),
                 GridColumn::machine("d"),
+                GridColumn::new("e", "Stays shortened").yields_last(1),
             ],
-            rows: vec![vec![Cell::Text("x".into()), Cell::Count(1), Cell::Count(2), Cell::Count(3), Cell::Count(4)]],
+            rows: vec![vec![
+                Cell::Text("x".into()),
+                Cell::Count(1),
+                Cell::Count(2),
+                Cell::Count(3),
+                Cell::Count(4),
+                Cell::Text("w ".repeat(40)),
+            ]],
             ..Grid::default()
         };
         let table = |width| String::from_utf8(render(&grid, "table", &Look { width }).unwrap()).unwrap();

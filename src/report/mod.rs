@@ -102,4 +102,5 @@ pub fn format_of_ending(path: &std::path::Path) -> Option<&'static Format> {
 }
 
 pub use table::simple as simple_table;
+pub use text::wrap as wrapped;
 pub use verdict::{VERDICT_FORMATS, VerdictFormat, verdict_format};

@@ -47,7 +47,7 @@ fn draw(titles: &[&str], rows: &[Vec<String>], right: &[bool], gap: usize) -> St
 }
 
 /// Narrowest a column of words becomes.
-const WORDS_MIN: usize = 10;
+pub(super) const WORDS_MIN: usize = 10;
 /// By how much the first of them stays wider than the others.
 const NAME_MORE: usize = 14;
 
