@@ -408,21 +408,30 @@ fn formula(t: &Tensor) -> Option<Why> {
     if t.len() > LARGEST_TABLE || t.is_lazy() {
         return None;
     }
+    // Read where they lie, and no further than it takes: of a weight that is one page, not its whole.
+    if let Ok(raw) = t.f32_bytes() {
+        return pattern(t.dims(), raw.len(), |i| f32::from_ne_bytes(raw[i]).into());
+    }
     let values = t.to_f64s().ok()?;
-    let first = values[0];
+    pattern(t.dims(), values.len(), |i| values[i])
+}
+
+/// What a table of values follows, if anything.
+fn pattern(dims: &[usize], len: usize, at: impl Fn(usize) -> f64) -> Option<Why> {
+    let first = at(0);
     let mut second = None;
     // Learned values differ within the first few, so this rarely looks further.
-    if values.iter().all(|&v| v == first || *second.get_or_insert(v) == v) {
+    if (0..len).map(&at).all(|v| v == first || *second.get_or_insert(v) == v) {
         return match second {
             None => Some(Why::Fill),
-            Some(_) if t.dims().iter().filter(|&&d| d > 1).count() >= 2 => Some(Why::Mask),
+            Some(_) if dims.iter().filter(|&&d| d > 1).count() >= 2 => Some(Why::Mask),
             Some(_) => None,
         };
     }
-    let mut inner = values.len();
-    for &d in t.dims() {
+    let mut inner = len;
+    for &d in dims {
         inner /= d.max(1);
-        if d >= SHORTEST_LINE && obeys_recurrence(&values, d, inner) {
+        if d >= SHORTEST_LINE && obeys_recurrence(&at, len, d, inner) {
             return Some(Why::Computed);
         }
     }
@@ -434,10 +443,11 @@ const SHORTEST_LINE: usize = 8;
 
 /// Whether every line along an axis of `d` steps, `inner` values apart, satisfies `x[i+1] + x[i−1] = c·x[i]` with one `c` per line:
 /// arithmetic (c = 2) and geometric sequences, sines and cosines do; learned values do not.
-fn obeys_recurrence(values: &[f64], d: usize, inner: usize) -> bool {
-    values.chunks_exact(d * inner).all(|block| {
+fn obeys_recurrence(at: impl Fn(usize) -> f64, len: usize, d: usize, inner: usize) -> bool {
+    let block = d * inner;
+    (0..len.checked_div(block).unwrap_or(0)).all(|b| {
         (0..inner).all(|k| {
-            let x = |i: usize| block[i * inner + k];
+            let x = |i: usize| at(b * block + i * inner + k);
             let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);
             for i in 1..d - 1 {
                 let y = x(i + 1) + x(i - 1);
