@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ir::Model;
 use crate::measure::host::{self, Host};
 use crate::measure::onnxruntime::OnnxRuntime;
-use crate::measure::{Policy, Stats, WallClock, sample};
+use crate::measure::{Policy, Stats, Stop, WallClock, sample};
 use crate::report::{Latency, Source, compose};
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
             steps = session.steps().iter().map(|s| s.covers.clone()).collect();
         }
         let Some(stats) = Stats::of(&s.seconds) else { continue };
-        if stats.runs == 1 {
+        if stats.runs == 1 && s.stop != Stop::Interrupted {
             warnings.push(format!("the {} path ran once within its limit of {} s", path.name(), args.measure.seconds));
         }
         latency.push(Latency {

@@ -109,7 +109,9 @@ fn fill(words: &[String], width: usize) -> String {
 fn names(given: &[String]) -> Result<(Vec<String>, bool)> {
     let (mut names, mut is_list) = (Vec::new(), false);
     for name in given {
-        let is_one = std::path::Path::new(name).exists() || zoo::knows(name) || name.contains(['/', '\\', '@', '.']);
+        // One network has nothing to be compared with: alone, its name is what others begin with, too.
+        let is_known = zoo::knows(name) && given.len() > 1;
+        let is_one = std::path::Path::new(name).exists() || is_known || name.contains(['/', '\\', '@', '.']);
         let begins = |n: &str| name == "zoo" || n.starts_with(&name.to_ascii_lowercase());
         let matching: Vec<&str> =
             if is_one { Vec::new() } else { zoo::list()?.iter().map(|i| i.name).filter(|n| begins(n)).collect() };

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::measure::host::Host;
 use crate::measure::interrupt;
 use crate::measure::profile::{Prepared, profile};
-use crate::measure::{Policy, WallClock};
+use crate::measure::{Policy, Stop, WallClock};
 use crate::report::{Source, compose};
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,7 +63,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         drop(progress);
         done.prepare_s = Some(prepare_s);
         let runs = done.stats.runs;
-        if runs == 1 {
+        if runs == 1 && done.samples.stop != Stop::Interrupted {
             warnings.push(format!(
                 "the {} path ran once, without warm-up: one run takes more than a third of the limit of {} s; --seconds raises it",
                 path.name(),
