@@ -2,7 +2,7 @@
 //!
 //! Operators by increasing strength: `+ -`, `* / %`, unary `-`, `^`. Division must come out even, so that a formula never rounds in
 //! silence; `ceil_div(a, b)` and `floor_div(a, b)` round openly. Further functions: `min`, `max`. Names are letters, digits, `_`, `.`
-//! and bracketed numbers (`in[0][2]`); numbers may hold `_` between digits and an exponent (`2e9`).
+//! and bracketed numbers (`in[0][2]`); numbers are whole and may hold `_` between digits and an exponent (`2e9`, `1.5e12`).
 
 use crate::error::{Error, Result};
 use std::fmt;
@@ -221,14 +221,25 @@ impl Parser<'_> {
             String::from_utf8_lossy(&p.text[start..p.at]).replace('_', "")
         };
         let big = "a number is too large";
-        let mantissa: i128 = digits(self).parse().map_err(|_| self.wrong(big))?;
+        let mut mantissa = digits(self);
+        let mut places = 0;
+        if self.text.get(self.at) == Some(&b'.') && self.text.get(self.at + 1).is_some_and(u8::is_ascii_digit) {
+            self.at += 1;
+            let part = digits(self);
+            let part = part.trim_end_matches('0');
+            places = u32::try_from(part.len()).map_err(|_| self.wrong(big))?;
+            mantissa.push_str(part);
+        }
+        let mantissa: i128 = mantissa.parse().map_err(|_| self.wrong(big))?;
         let exponent = matches!(self.text.get(self.at), Some(b'e' | b'E'))
             && self.text.get(self.at + 1).is_some_and(u8::is_ascii_digit);
-        if !exponent {
-            return Ok(Node::Number(mantissa));
+        let mut e: u32 = 0;
+        if exponent {
+            self.at += 1;
+            e = digits(self).parse().map_err(|_| self.wrong(big))?;
         }
-        self.at += 1;
-        let e: u32 = digits(self).parse().map_err(|_| self.wrong(big))?;
+        // `1.5e12` is whole, `1.5` is not.
+        let e = e.checked_sub(places).ok_or_else(|| self.wrong("this number is not whole"))?;
         let value = 10i128.checked_pow(e).and_then(|p| p.checked_mul(mantissa));
         Ok(Node::Number(value.ok_or_else(|| self.wrong(big))?))
     }

@@ -54,6 +54,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prettytable", &["src/report/table.rs"]),
     ("prost", &["src/onnx/"]),
     ("protobuf", &["src/onnx/write.rs"]),
+    ("strsim", &["src/cli/mod.rs"]),
     ("regex_lite", &["src/ops/strings.rs"]),
     (
         "serde_json",

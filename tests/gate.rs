@@ -43,6 +43,8 @@ fn limits_are_exact_at_the_border() {
     check(dir.path(), &budget("madds = { min = 300_774_273 }"), 1, &[]);
     check(dir.path(), &budget("formulas = [\"madds == 300774272\", \"2*madds < flops\"]"), 0, &[]);
     check(dir.path(), &budget("formulas = [\"madds(res=192) < 221_000_000\"]"), 1, &[]);
+    check(dir.path(), &budget("formulas = [\"madds(res=224) <= 3.00774272e8\"]"), 0, &[]);
+    check(dir.path(), &budget("formulas = [\"madds < 3.00774272e8\"]"), 1, &[]);
     check(dir.path(), &budget("coverage = 100\nop.Gemm.params = 1_281_000"), 0, &[]);
     check(dir.path(), &budget("op.Gemm.params = 1_280_999"), 1, &[]);
     check(dir.path(), &budget("layer.madds = \"20M\""), 1, &[]);
@@ -64,6 +66,7 @@ fn levels_and_outcomes_have_their_codes() {
         (budget("speed = 1"), "no setting 'speed'"),
         (budget("dims = { batch = 2 }\nmadds = 1"), "no free dim 'batch'"),
         (budget("formulas = [\"madds(depth=3) < 1\"]"), "depth"),
+        (budget("op.Cnov.madds = 1"), "no operator 'Cnov'"),
         ("[[budget]]\nname = \"a\"\nmodel = \"nothing/*.onnx\"\n".to_string(), "no file fits"),
         ("[[budget]]\nname = \"a\"\nmodel = \"nothing.onnx\"\n".to_string(), "no such file"),
     ] {
@@ -90,6 +93,24 @@ fn the_file_is_found_by_walking_up_and_patterns_find_models() {
     assert_eq!(code, Some(0), "{err}");
     let doc: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((doc["models"].as_u64(), doc["findings"].as_array().unwrap().len()), (Some(2), 4));
+    // What services show is named from the top of the repository, wherever one stands; a pattern may go up, too.
+    fs::create_dir(dir.path().join(".git")).unwrap();
+    let side = dir.path().join("side");
+    fs::create_dir(&side).unwrap();
+    // An operator that no model has may be limited: here it says that none may come.
+    let toml = "[[budget]]\nname = \"up\"\nmodel = \"../a/*/*.onnx\"\nparams = 1\nop.LSTM.params = 0\n";
+    fs::write(side.join("madd-prof.toml"), toml).unwrap();
+    let (code, out, err) =
+        told(&run_in(&side, &["check", "--format", "github", "--also", "sarif=o.sarif", "--also", "gitlab=o.json"]));
+    assert_eq!((code, out.matches("::error file=side/madd-prof.toml,line=4,").count()), (Some(1), 2), "{out}{err}");
+    let read = |name: &str| -> Value { serde_json::from_str(&fs::read_to_string(side.join(name)).unwrap()).unwrap() };
+    let result = &read("o.sarif")["runs"][0]["results"][0];
+    let place = |of: &str| result[of][0]["physicalLocation"]["artifactLocation"]["uri"].as_str().unwrap().to_string();
+    assert_eq!(
+        (place("locations").as_str(), place("relatedLocations").as_str()),
+        ("side/madd-prof.toml", "a/b/one.onnx")
+    );
+    assert_eq!(read("o.json")[0]["location"]["path"], "side/madd-prof.toml");
 }
 
 #[test]
@@ -143,6 +164,22 @@ fn why_names_the_smallest_change() {
     let res = value("res");
     assert!(fits(format!("mobilenet_v2@res={res}")) && !fits(format!("mobilenet_v2@res={}", res + 32.0)));
     let width = value("width");
+    let notes = |lines: &str| -> (Vec<String>, String) {
+        let (out, _) = check(dir.path(), &budget(lines), 1, &["--why", "--format", "json"]);
+        let doc: Value = serde_json::from_str(&out).unwrap();
+        let f = doc["findings"].as_array().unwrap().iter().find(|f| f["outcome"] == "breach").unwrap();
+        let notes = f["notes"].as_array().unwrap().iter().map(|n| n.as_str().unwrap().to_string()).collect();
+        (notes, f["layers"][0]["name"].as_str().unwrap_or_default().to_string())
+    };
+    // Too little is no matter of smaller sizes, whatever stands on the same line.
+    let (said, layer) = notes("madds = { max = \"400M\", min = \"400_774_272\" }");
+    assert_eq!((said, layer), (vec!["it is 100,000,000 short (25.0 % too little)".to_string()], String::new()));
+    // A formula that fixes the resolution is not helped by a smaller one; it says up to which it would hold, and of which layers it speaks.
+    let (said, layer) = notes("formulas = [\"params > 1\", \"madds(res=320) < 3.1e8\"]");
+    assert_eq!(said, ["at res=224 (not 320) it holds"]);
+    assert_ne!(layer, "classifier.1/Gemm");
+    let (_, layer) = notes("formulas = [\"params < 1\"]");
+    assert_eq!(layer, "classifier.1/Gemm");
     assert!(fits(format!("mobilenet_v2@width={width}")) && !fits(format!("mobilenet_v2@width={:.2}", width + 0.01)));
 }
 
@@ -296,6 +333,8 @@ fn mistakes_are_told_plainly_and_flags_are_uniform() {
     fs::write(dir.path().join("layers.json"), r#"{"Layers": [], "Bindings": []}"#).unwrap();
     for (args, says) in [
         (vec!["coutn", "resnet18"], "did you mean 'count'"),
+        (vec!["count", "resnet18", "--tpo", "3"], "'--top'"),
+        (vec!["resnet18", "--tpo", "3"], "'--top'"),
         (vec!["check", "--config", "bad.toml"], "bad.toml: line 2, column"),
         (
             vec!["compare", "resnet18", "resnet34", "--no-run", "--dim", "seq=3"],
@@ -313,6 +352,10 @@ fn mistakes_are_told_plainly_and_flags_are_uniform() {
     assert!(code == Some(0) && out.contains("added") && err.is_empty(), "{err}");
     let (code, out, _) = told(&run_in(dir.path(), &["zoo", "list", "resnet", "--format", "json"]));
     let doc: Value = serde_json::from_str(&out).unwrap();
+    // A name that is a network's, but alone, means all that begin so.
+    let (code, out, err) = told(&run_in(dir.path(), &["compare", "mobilenet", "--no-run", "--format", "json"]));
+    let list: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{code:?} {err}"));
+    assert!(list["models"].as_array().unwrap().len() > 5, "{out}");
     let one = doc["networks"].as_array().unwrap().iter().find(|n| n["name"] == "resnet18").unwrap();
     assert_eq!((code, one["params"].as_u64()), (Some(0), Some(11_689_512)));
 }

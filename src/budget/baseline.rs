@@ -1,4 +1,4 @@
-//! Baselines: one small JSON file to commit, with every budget's totals and the rows that cost something, one line each.
+//! Baselines: one small JSON file to commit, with every budget's totals and rows, one line each.
 
 use super::snapshot::{METRICS, Metric, Row, Snapshot, Value};
 use crate::error::{Error, Result};
@@ -88,7 +88,7 @@ impl Baseline {
                 quoted(name),
                 Json::Object(totals)
             ));
-            for (k, r) in s.rows.iter().filter(|r| r.costs()).enumerate() {
+            for (k, r) in s.rows.iter().enumerate() {
                 let t = r.traffic.map_or([Json::Null, Json::Null, Json::Null], |t| t.map(Json::from));
                 let [weights, read, written] = t;
                 let line = json!([r.name, r.op, r.shape, r.params, r.madds, r.other_flops, weights, read, written]);
@@ -123,11 +123,20 @@ mod tests {
             traffic: None,
             ms: None,
         };
-        let mut s = Snapshot { rows: vec![row.clone()], ..Snapshot::default() };
+        // A row that costs nothing was there too: left out it would be taken for a new one.
+        let free = Row {
+            name: "d".into(),
+            op: "Flatten".into(),
+            params: 0,
+            madds: Some(0),
+            other_flops: Some(0),
+            ..row.clone()
+        };
+        let mut s = Snapshot { rows: vec![row.clone(), free.clone()], ..Snapshot::default() };
         s.values.insert(Metric::Madds, Value::Known(1 << 60));
         let b = Baseline { models: [("x: y".to_string(), s)].into() };
         let again = Baseline::parse(&b.text()).unwrap();
-        assert_eq!(again.models["x: y"].rows, [row]);
+        assert_eq!(again.models["x: y"].rows, [row, free]);
         assert_eq!(again.get("x: y", Metric::Madds), Some(1 << 60));
         assert_eq!(again.get("x: y", Metric::Params), None);
         assert_eq!(Baseline::parse(&Baseline::default().text()).unwrap().models.len(), 0);

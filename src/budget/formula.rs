@@ -57,6 +57,21 @@ impl Comparison {
         self.asked.iter().map(|a| &a.2)
     }
 
+    /// The figure it is about: the first it names.
+    pub fn metric(&self) -> Option<Metric> {
+        self.asked.first().map(|a| a.1)
+    }
+
+    /// The same at another size, wherever it asks for one of that name.
+    #[must_use]
+    pub fn with(&self, name: &str, n: usize) -> Comparison {
+        let mut other = self.clone();
+        for (_, _, sizes) in &mut other.asked {
+            sizes.entry(name.to_string()).and_modify(|size| *size = n);
+        }
+        other
+    }
+
     /// Whether it holds with its sides' values; `None` where a figure is not known.
     ///
     /// # Errors
@@ -132,8 +147,23 @@ mod tests {
         assert_eq!(holds("madds(seq=4096) <= 16777216"), Some(true));
         assert_eq!(holds("2 * madds(seq=20) >= 8 * madds"), Some(true));
         assert_eq!(holds("max(params, 3) == 7"), Some(true));
+        assert_eq!(holds("madds(seq=4096) < 1.6777217e7"), Some(true));
+        assert_eq!(holds("madds(seq=4096) < 1.6777216e7"), Some(false));
         assert_eq!(holds("bytes > 3"), None);
-        for text in ["madds", "madds(seq) < 3", "madds(seq=0) < 3", "speed < 3", "madds(seq=1 < 3", "madds < 1.5", ""] {
+        let smaller = Comparison::parse("madds(seq=4096) < 2.5e7 - params").unwrap();
+        assert_eq!(smaller.metric(), Some(Metric::Madds));
+        assert_eq!(smaller.with("seq", 5000).holds(&of).unwrap().unwrap().1[0], 25_000_000);
+        assert_eq!(smaller.with("batch", 5000), smaller);
+        for text in [
+            "madds",
+            "madds(seq) < 3",
+            "madds(seq=0) < 3",
+            "speed < 3",
+            "madds(seq=1 < 3",
+            "madds < 1.5",
+            "madds < 1.2345e3",
+            "",
+        ] {
             assert!(Comparison::parse(text).is_err(), "{text}");
         }
     }

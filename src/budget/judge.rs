@@ -179,7 +179,7 @@ fn look(s: &Subject, limit: &Limit) -> Result<Option<Found>> {
                 value: held.map(|h| h.1[0] as f64),
                 bound: held.map(|h| h.1[1] as f64),
                 limit: c.text.clone(),
-                culprits: blame(s.now, s.before, Metric::Madds, &all),
+                culprits: blame(s.now, s.before, c.metric().unwrap_or(Metric::Madds), &all),
                 note: Some("a figure in it is unknown".into()),
             }
         }

@@ -11,6 +11,8 @@ pub mod latency;
 pub mod settings;
 pub mod snapshot;
 
+use std::path::{Component, PathBuf};
+
 pub use settings::{Budget, Limit, Settings};
 pub use snapshot::{Metric, Row, Snapshot, Value};
 
@@ -146,6 +148,10 @@ impl Finding {
 pub struct Verdict {
     /// The file the limits are in.
     pub config: String,
+    /// The folder that paths here are from, and the top of its repository: what services show is named from there.
+    pub here: PathBuf,
+    /// See `here`.
+    pub top: PathBuf,
     /// One per limit and model.
     pub findings: Vec<Finding>,
     /// How many budgets and models were looked at.
@@ -153,6 +159,21 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// A path from the top of the repository; one outside of it is whole.
+    pub fn from_top(&self, path: &str) -> String {
+        let mut whole = PathBuf::new();
+        for part in self.here.join(path).components() {
+            match part {
+                Component::CurDir => {}
+                Component::ParentDir => _ = whole.pop(),
+                part => whole.push(part),
+            }
+        }
+        if self.here.as_os_str().is_empty() {
+            return path.replace('\\', "/");
+        }
+        whole.strip_prefix(&self.top).unwrap_or(&whole).to_string_lossy().replace('\\', "/")
+    }
     /// The worst that counts: a breach before what cannot be told before a pass.
     pub fn outcome(&self) -> Outcome {
         let has = |o: Outcome| self.findings.iter().any(|f| f.level == Level::Error && f.outcome == o);

@@ -146,10 +146,6 @@ impl Row {
             Metric::PeakActivationBytes | Metric::ParamBytes | Metric::FileBytes => None,
         }
     }
-    /// Whether it costs anything.
-    pub fn costs(&self) -> bool {
-        self.params > 0 || self.madds != Some(0) || self.other_flops != Some(0)
-    }
 }
 
 /// A model's figures.

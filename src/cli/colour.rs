@@ -71,6 +71,19 @@ pub fn table(text: &str) -> String {
     out
 }
 
+/// What `check` says, with its verdicts in colour: breaches stand out, what holds steps back.
+pub fn verdict(text: &str) -> String {
+    let line = |l: &str| {
+        for (word, code) in [("BREACH", "1;31"), ("warning", "33"), ("cannot tell", "33"), ("pass", "2")] {
+            if let Some(rest) = l.strip_prefix(word).filter(|r| r.starts_with(' ')) {
+                return format!("\u{1b}[{code}m{word}\u{1b}[0m{rest}");
+            }
+        }
+        l.to_string()
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +96,15 @@ mod tests {
         let plain = ["\u{1b}[33m", "\u{1b}[2m", "\u{1b}[0m"].iter().fold(coloured, |t, c| t.replace(c, ""));
         assert_eq!(plain, text);
         assert_eq!(table(""), "");
+    }
+
+    #[test]
+    fn verdicts_are_coloured_at_the_beginning_of_their_lines() {
+        let text = "a.toml: 1 breach\n\nBREACH      pass\n   note   warning x\npass        a\npassed      b\n";
+        assert_eq!(
+            verdict(text),
+            text.replace("BREACH ", "\u{1b}[1;31mBREACH\u{1b}[0m ").replace("\npass ", "\n\u{1b}[2mpass\u{1b}[0m ")
+        );
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod zoo;
 use crate::error::Result;
 use crate::measure::interrupt;
 use args::{Cli, Command};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -78,7 +78,7 @@ pub fn main() -> ExitCode {
     let cli = match parse(with_default_command(arguments)) {
         Ok(cli) => cli,
         Err(e) => {
-            let code = explain(&e);
+            let code = explain(nearer(e, first.as_deref()));
             if let Some((word, command)) = first.as_deref().and_then(nearest_command) {
                 output::complain(&format!("  hint: there is no command '{word}'; did you mean '{command}'?"));
             }
@@ -149,15 +149,35 @@ fn nearest_command(word: &str) -> Option<(String, &'static str)> {
     names.iter().find(near).map(|name| (crate::error::printable(word), *name))
 }
 
+/// A misspelt option's error with the option it is nearest to: letters that changed places count as one slip (`--tpo`), which clap does not
+/// see.
+fn nearer(mut e: clap::Error, command: Option<&str>) -> clap::Error {
+    let given = match e.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(given)) if e.kind() == ErrorKind::UnknownArgument => given.clone(),
+        _ => return e,
+    };
+    let word = given.trim_start_matches('-').split('=').next().unwrap_or_default();
+    let cli = Cli::command();
+    let command = command.and_then(|c| cli.find_subcommand(c)).or_else(|| cli.find_subcommand("profile"));
+    let options = command.into_iter().flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long);
+    let nearest = options.map(|o| (strsim::osa_distance(word, o), o)).min();
+    if let Some((1, option)) = nearest {
+        e.insert(ContextKind::SuggestedArg, ContextValue::String(format!("--{option}")));
+    }
+    e
+}
+
 /// Prints what clap has to say and gives the exit code.
-fn explain(e: &clap::Error) -> u8 {
+fn explain(e: clap::Error) -> u8 {
     let code = match e.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => FINE,
         _ => FAILED,
     };
-    // A closed pipe is no reason to complain.
-    let _ = e.print();
-    code
+    match e.print() {
+        // A closed pipe is no reason to complain.
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => FAILED,
+        _ => code,
+    }
 }
 
 fn dispatch(cli: Cli) -> u8 {

@@ -2,13 +2,14 @@
 
 use super::budget::{Budget as Target, by_rewrites};
 use super::check::{self, Counted};
-use crate::budget::formula::Sizes;
+use crate::budget::formula::{Comparison, Sizes};
 use crate::budget::judge::{Subject, judge};
 use crate::budget::settings::Test;
 use crate::budget::{Budget, Finding, Limit, Metric, Outcome, Snapshot};
 use crate::error::Result;
 use crate::units::{exact, percent};
 use crate::zoo::{self, Allowed, Setting};
+use std::collections::BTreeSet;
 
 /// Steps of widths, in hundredths.
 const WIDTHS: std::ops::RangeInclusive<usize> = 5..=99;
@@ -51,9 +52,25 @@ pub fn explain(f: &Finding, s: &Subject, c: &Counted, quiet: bool) -> Result<Vec
             }
         }
     }
-    let Some(limit) = s.budget.limits.iter().find(|l| l.line == f.line && l.rule == f.rule) else { return Ok(out) };
-    if f.rule == "latency" || f.rule == "coverage" {
+    let Some(limit) = s.budget.limits.iter().find(|l| l.line == f.line && l.rule == f.rule && is_of(l, f)) else {
         return Ok(out);
+    };
+    match &limit.test {
+        Test::Latency { .. } | Test::Coverage(_) => return Ok(out),
+        // Nothing smaller makes more of it.
+        Test::Least(..) => {
+            if let (Some(value), Some(bound)) = (f.value, f.bound) {
+                let share = percent(1.0 - value / bound.max(1.0));
+                out.push(format!("it is {} short ({share} too little)", exact((bound - value) as u64)));
+            }
+            return Ok(out);
+        }
+        // At sizes of its own: at which would it hold?
+        Test::Formula(c) if c.sizes().any(|s| !s.is_empty()) => {
+            out.extend(by_asked(c, s));
+            return Ok(out);
+        }
+        _ => {}
     }
     let fits = |now: &Snapshot| holds(s, limit, now);
     out.extend(by_sizes(c, &fits));
@@ -62,6 +79,36 @@ pub fn explain(f: &Finding, s: &Subject, c: &Counted, quiet: bool) -> Result<Vec
         out.extend(by_change(c, target, quiet));
     }
     Ok(out)
+}
+
+/// Whether a finding is of this limit, among those of one line.
+fn is_of(limit: &Limit, f: &Finding) -> bool {
+    match &limit.test {
+        Test::Formula(c) => c.text == f.limit,
+        Test::Least(..) => f.limit.starts_with("at least"),
+        Test::Most(..) => f.limit.starts_with("at most"),
+        _ => true,
+    }
+}
+
+/// The largest smaller size at which a formula that asks at sizes holds.
+fn by_asked(c: &Comparison, s: &Subject) -> Vec<String> {
+    let names: BTreeSet<&String> = c.sizes().flat_map(Sizes::keys).collect();
+    let mut out = Vec::new();
+    for name in names {
+        let asked: BTreeSet<usize> = c.sizes().filter_map(|sizes| sizes.get(name).copied()).collect();
+        let (Some(&now), 1) = (asked.first(), asked.len()) else { continue };
+        let figure = |metric: Metric, sizes: &Sizes| {
+            Ok(if sizes.is_empty() { s.now.get(metric).known() } else { (s.at)(sizes)?.get(metric).known() })
+        };
+        let holds = |n: usize| c.with(name, n).holds(&figure).is_ok_and(|h| h.is_some_and(|h| h.0));
+        let step = if name == "res" { RES_STEP } else { 1 };
+        let all: Vec<usize> = (1..now).filter(|n| (now - n).is_multiple_of(step)).collect();
+        if let Some(n) = largest(&all, &holds) {
+            out.push(format!("at {name}={n} (not {now}) it holds"));
+        }
+    }
+    out
 }
 
 /// Whether a limit holds for other figures of the same model.

@@ -42,9 +42,9 @@ pub fn render(v: &Verdict, _look: &Look) -> Result<Vec<u8>> {
         list.sort_by_key(|f| f.outcome != Outcome::Breach);
         list
     };
-    let mut out = String::new();
-    commands(&mut out, "error", &v.config, &of(Level::Error));
-    commands(&mut out, "warning", &v.config, &of(Level::Warn));
+    let (mut out, config) = (String::new(), v.from_top(&v.config));
+    commands(&mut out, "error", &config, &of(Level::Error));
+    commands(&mut out, "warning", &config, &of(Level::Warn));
     Ok(out.into_bytes())
 }
 
@@ -74,7 +74,7 @@ mod tests {
         let warn = Finding { level: Level::Warn, ..f.clone() };
         let mut findings = vec![f; 25];
         findings.extend(vec![warn; 10]);
-        let v = Verdict { config: "c".into(), findings, models: 1 };
+        let v = Verdict { config: "c".into(), findings, models: 1, ..Verdict::default() };
         let text = String::from_utf8(render(&v, &Look { width: 80 }).unwrap()).unwrap();
         let count = |k: &str| text.lines().filter(|l| l.starts_with(k)).count();
         assert_eq!((count("::error"), count("::warning"), text.lines().count()), (10, 10, 20));

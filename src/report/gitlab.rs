@@ -24,7 +24,7 @@ pub fn render(v: &Verdict, _look: &Look) -> Result<Vec<u8>> {
             "check_name": format!("madd-prof {}", f.rule),
             "fingerprint": fingerprint(&format!("{}|{}|{}|{}", f.budget, f.model, f.rule, f.limit)),
             "severity": severity,
-            "location": { "path": v.config.replace('\\', "/"), "lines": { "begin": f.line } },
+            "location": { "path": v.from_top(&v.config), "lines": { "begin": f.line } },
         })
     };
     let list: Vec<Value> = v.findings.iter().filter(|f| f.outcome != Outcome::Pass).map(one).collect();

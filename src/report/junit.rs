@@ -56,7 +56,7 @@ pub fn render(v: &Verdict, _look: &Look) -> Result<Vec<u8>> {
     for (name, cases) in suites(v) {
         out.push_str(&format!("  <testsuite name=\"{}\" {} time=\"0\">\n", escaped(&name), counts(&cases)));
         for f in cases {
-            let file = escaped(&v.config);
+            let file = escaped(&v.from_top(&v.config));
             let head = format!(
                 "    <testcase name=\"{}\" classname=\"{}\" file=\"{file}\" line=\"{}\" time=\"0\"",
                 escaped(&format!("{}: {}", f.rule, f.limit)),

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 /// The schema that validates it.
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
 
-/// A path as a relative reference.
+/// A path as a relative reference; a whole one as what it is.
 fn uri(path: &str) -> String {
-    let mut out = String::new();
-    for b in path.replace('\\', "/").bytes() {
+    let path = path.replace('\\', "/");
+    let mut out = String::from(if path.starts_with('/') { "file://" } else { "" });
+    for b in path.bytes() {
         match b {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' => out.push(b as char),
             b => out.push_str(&format!("%{b:02X}")),
@@ -29,7 +30,7 @@ fn rule(f: &Finding) -> &str {
 fn result(v: &Verdict, f: &Finding, rules: &[&str]) -> Value {
     let mut location = json!({
         "physicalLocation": {
-            "artifactLocation": { "uri": uri(&v.config) },
+            "artifactLocation": { "uri": uri(&v.from_top(&v.config)) },
             "region": { "startLine": f.line.max(1) },
         },
     });
@@ -65,7 +66,7 @@ fn result(v: &Verdict, f: &Finding, rules: &[&str]) -> Value {
     if f.is_file {
         result["relatedLocations"] = json!([{
             "message": { "text": "the model" },
-            "physicalLocation": { "artifactLocation": { "uri": uri(&f.model) } },
+            "physicalLocation": { "artifactLocation": { "uri": uri(&v.from_top(&f.model)) } },
         }]);
     }
     result
@@ -108,5 +109,6 @@ mod tests {
     #[test]
     fn paths_are_references() {
         assert_eq!(super::uri("a b\\c#é.toml"), "a%20b/c%23%C3%A9.toml");
+        assert_eq!(super::uri("/a/b c.onnx"), "file:///a/b%20c.onnx");
     }
 }
