@@ -146,10 +146,9 @@ function comparison() {
 
 useTheme();
 document.getElementById("page").append(...(data.kind === "report" ? report() : comparison()));
-/** Ready is when what is in sight is drawn: a frame finds the charts in sight, a frame after the last of them was made draws it. */
-const frames = (then) => requestAnimationFrame(() => requestAnimationFrame(then));
+/** Ready is when what is in sight is drawn: two frames find the charts in sight, the frame after the last of them was made draws it. */
 function awaitCharts() {
   if (waiting.length) setTimeout(awaitCharts);
-  else frames(() => { root.dataset.ready = String(Math.round(performance.now())); });
+  else requestAnimationFrame(() => { root.dataset.ready = String(Math.round(performance.now())); });
 }
-frames(awaitCharts);
+requestAnimationFrame(() => requestAnimationFrame(awaitCharts));
