@@ -352,10 +352,11 @@ fn mistakes_are_told_plainly_and_flags_are_uniform() {
     assert!(code == Some(0) && out.contains("added") && err.is_empty(), "{err}");
     let (code, out, _) = told(&run_in(dir.path(), &["zoo", "list", "resnet", "--format", "json"]));
     let doc: Value = serde_json::from_str(&out).unwrap();
+    let one = doc["networks"].as_array().unwrap().iter().find(|n| n["name"] == "resnet18").unwrap();
+    assert_eq!((code, one["params"].as_u64()), (Some(0), Some(11_689_512)));
     // A name that is a network's, but alone, means all that begin so.
     let (code, out, err) = told(&run_in(dir.path(), &["compare", "mobilenet", "--no-run", "--format", "json"]));
     let list: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{code:?} {err}"));
     assert!(list["models"].as_array().unwrap().len() > 5, "{out}");
-    let one = doc["networks"].as_array().unwrap().iter().find(|n| n["name"] == "resnet18").unwrap();
-    assert_eq!((code, one["params"].as_u64()), (Some(0), Some(11_689_512)));
+    assert_eq!(code, Some(0));
 }
