@@ -349,6 +349,75 @@ fn fused_models() -> Vec<Model> {
             all.push(d.done(&["y"]));
         }
     }
+    // Computed weights: dense and pointwise, in groups, depthwise, of an image's few channels, of one axis, of two images as groups.
+    for &(ic, oc, k, s, g, axes) in [
+        (16usize, 40usize, 1usize, 1usize, 1usize, 2usize),
+        (20, 16, 3, 1, 1, 2),
+        (3, 24, 3, 2, 1, 2),
+        (24, 24, 3, 1, 24, 2),
+        (32, 48, 3, 2, 4, 2),
+        (12, 18, 1, 1, 3, 2),
+        (10, 33, 3, 1, 1, 1),
+    ]
+    .iter()
+    {
+        for whole in [false, true] {
+            let mut d = Draft::new(&format!("computed weights {ic}->{oc} k{k} s{s} g{g} axes {axes}, tail={whole}"));
+            let dims = |a: usize, b: usize, size: usize| [vec![a, b], vec![size; axes]].concat();
+            d.input("x", f(&dims(2, ic, 9), 1)).input("m", f(&[1, 3], 2)).constant("b", f(&[oc], 4));
+            d.constant("e", f(&[3, oc * (ic / g) * k.pow(axes as u32)], 3));
+            let shape = dims(oc, ic / g, k).iter().map(|&v| v as i64).collect::<Vec<_>>();
+            d.constant("shape", Tensor::from_vec(shape, &[axes + 2]).unwrap());
+            d.node("MatMul", &["m", "e"], &["mixed"], &[]).node("Reshape", &["mixed", "shape"], &["w"], &[]);
+            let attrs = [
+                ("pads", ints(&vec![(k / 2) as i64; 2 * axes])),
+                ("strides", ints(&vec![s as i64; axes])),
+                ("group", Attr::Int(g as i64)),
+            ];
+            d.node("Conv", &["x", "w", "b"], &["c"], &attrs);
+            if whole {
+                d.constant("q", f(&[oc], 5)).constant("v", positive(&[oc], 6));
+                d.node("BatchNormalization", &["c", "q", "b", "q", "v"], &["n"], &[]);
+                d.input("r", f(&dims(2, oc, 9usize.div_ceil(s)), 7));
+                d.node("Add", &["n", "r"], &["a"], &[]).node("Relu", &["a"], &["y"], &[]);
+                all.push(d.done(&["y"]));
+            } else {
+                all.push(d.done(&["c"]));
+            }
+        }
+    }
+    // Deformed windows: channels that fill no block, masks, groups of whole blocks, and groups that are not.
+    for &(ic, oc, k, s, dil, g, og, masked) in [
+        (20usize, 18usize, 3usize, 1usize, 1usize, 1usize, 1usize, false),
+        (32, 33, 3, 2, 1, 1, 2, true),
+        (64, 32, 3, 1, 2, 2, 4, true),
+        (12, 12, 2, 1, 1, 3, 2, false),
+        (16, 300, 1, 1, 1, 1, 1, true),
+    ]
+    .iter()
+    {
+        let mut d = Draft::new(&format!("deformed {ic}->{oc} k{k} s{s} d{dil} g{g} offset groups {og}, mask={masked}"));
+        let o = |i: usize| (i + 2 - (k - 1) * dil - 1) / s + 1;
+        let (h, w, taps) = (o(11), o(10), og * k * k);
+        d.input("x", f(&[2, ic, 11, 10], 1)).input("o", f(&[2, 2 * taps, h, w], 2)).input("m", f(&[2, taps, h, w], 3));
+        d.constant("w", f(&[oc, ic / g, k, k], 4)).constant("b", f(&[oc], 5)).constant("q", f(&[oc], 6));
+        d.constant("v", positive(&[oc], 7)).constant("wide", scalar(3.0));
+        let attrs = [
+            ("pads", ints(&[1; 4])),
+            ("strides", ints(&[s as i64; 2])),
+            ("dilations", ints(&[dil as i64; 2])),
+            ("group", Attr::Int(g as i64)),
+            ("offset_group", Attr::Int(og as i64)),
+        ];
+        let inputs = ["x", "w", "far", "b", "m"];
+        d.node("Mul", &["o", "wide"], &["far"], &[]);
+        d.node("DeformConv", if masked { &inputs } else { &inputs[..4] }, &["c"], &attrs);
+        d.node("BatchNormalization", &["c", "q", "b", "q", "v"], &["n"], &[]).node("Relu", &["n"], &["y"], &[]);
+        if !masked {
+            d.node("Neg", &["m"], &["unused"], &[]);
+        }
+        all.push(d.done(&["y"]));
+    }
     // Repetitions, and results nobody reads: an activation of an activation is no repetition of it.
     let mut d = Draft::new("repeated and unread nodes");
     d.input("x", f(&[1, 16, 6, 6], 1)).constant("w", f(&[16, 16, 3, 3], 2));

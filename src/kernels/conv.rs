@@ -46,7 +46,7 @@ pub fn shape(g: &Geometry) -> Option<ConvShape> {
 }
 
 /// A first layer reads its few channels from the plain image.
-fn src_layout(g: &Geometry) -> SrcLayout {
+pub(super) fn src_layout(g: &Geometry) -> SrcLayout {
     if g.g == 1 && g.ic <= 4 && g.oc > 1 { SrcLayout::Plain } else { SrcLayout::Blocked }
 }
 
@@ -56,8 +56,8 @@ pub fn takes_pre(g: &Geometry) -> bool {
     g.g == 1 && src_layout(g) == SrcLayout::Blocked && g.axes.len() == 2 && g.axes.iter().all(plain)
 }
 
-fn accepts(task: &Task) -> Verdict {
-    let Kind::Conv { geometry, residual, pre, .. } = task.kind else { return Err(String::new()) };
+/// The shape of a convolution that can be computed here, or why it cannot.
+pub(super) fn fitting(geometry: &Geometry) -> std::result::Result<ConvShape, String> {
     let Some(s) = shape(geometry) else { return Err("more than two spatial axes".into()) };
     if (s.oh(), s.ow())
         != (
@@ -67,6 +67,12 @@ fn accepts(task: &Task) -> Verdict {
     {
         return Err("an output size the window does not give (ceil mode)".into());
     }
+    Ok(s)
+}
+
+fn accepts(task: &Task) -> Verdict {
+    let Kind::Conv { geometry, residual, pre, .. } = task.kind else { return Err(String::new()) };
+    let s = fitting(geometry)?;
     let src = if src_layout(geometry) == SrcLayout::Plain { Layout::Plain } else { Layout::Blocked };
     let mut srcs = vec![src];
     if let Some(pre) = pre {

@@ -199,13 +199,10 @@ impl Conv {
         if let Some(b) = bias {
             padded[..oc].copy_from_slice(b);
         }
+        let read = |w: [u8; 4], _| f32::from_ne_bytes(w);
         if kind == Kind::Depthwise {
             let mut packed = Pages::part(ocb * taps * l);
-            for c in 0..oc {
-                for t in 0..taps {
-                    packed[((c / l) * taps + t) * l + c % l] = f32::from_ne_bytes(wei[c * taps + t]);
-                }
-            }
+            pack_windows(taps, l, wei, read, &mut packed);
             let packed = Packed::whole(packed, &[], None);
             return Conv { shape, isa, kind, packed, bias: padded, pairs: Vec::new(), pre: None };
         }
@@ -240,7 +237,7 @@ impl Conv {
         let form = Form { isa, winograd: 0, taps };
         let pack = |pairs: &[Pair], len: usize| {
             let mut packed = Pages::part(len);
-            pack(&shape, kind, l, wei, pairs, &mut packed);
+            pack(&shape, kind, l, wei, read, pairs, &mut packed);
             packed
         };
         let packed = match share.and_then(|s| s.lead(form)) {
@@ -265,6 +262,27 @@ impl Conv {
         };
         self.pre = Some(PreMap { affine: affine.map(|(a, b)| (padded(a), padded(b))), act });
         self
+    }
+
+    /// Puts other weights, times a factor per output channel, in the place of those it was made with. Panics if others share them.
+    pub fn repack(&mut self, pool: &Pool, wei: &[f32], scale: Option<&[f32]>) {
+        let (s, kind, l) = (self.shape, self.kind, self.isa.lanes());
+        assert_eq!(wei.len(), s.oc * (s.ic / s.g) * s.kh * s.kw, "{s:?}: weights");
+        assert!(scale.is_none_or(|f| f.len() == s.oc), "{s:?}: factors");
+        let read = |w: f32, channel: usize| scale.map_or(w, |f| w * f[channel]);
+        let Some(packed) = self.packed.wei_mut() else { panic!("{s:?}: weights that others share") };
+        if kind == Kind::Depthwise {
+            return pack_windows(s.kh * s.kw, l, wei, read, packed);
+        }
+        // Pairs of one group lie one after the other and are of one length, but for the last.
+        let apart = self.pairs.get(1).map_or(packed.len(), |p| p.wei);
+        if s.g > 1 || apart == 0 {
+            return pack(&s, kind, l, wei, read, &self.pairs, packed);
+        }
+        pool.for_chunks(packed, apart, |i, to, _| {
+            let Some(pair) = self.pairs.get(i) else { return };
+            pack(&s, kind, l, wei, read, &[Pair { wei: 0, ..*pair }], to);
+        });
     }
 
     /// The shape.
@@ -348,8 +366,25 @@ impl Conv {
     }
 }
 
-/// Packs the weights of pairs of output blocks to where each has its place.
-fn pack(s: &ConvShape, kind: Kind, l: usize, wei: &[[u8; 4]], pairs: &[Pair], packed: &mut [f32]) {
+/// Packs a window per channel, in blocks of channels; `read` tells the value of a weight of an output channel.
+fn pack_windows<T: Copy>(taps: usize, l: usize, wei: &[T], read: impl Fn(T, usize) -> f32, packed: &mut [f32]) {
+    for (c, window) in wei.chunks_exact(taps).enumerate() {
+        for (t, &w) in window.iter().enumerate() {
+            packed[((c / l) * taps + t) * l + c % l] = read(w, c);
+        }
+    }
+}
+
+/// Packs the weights of pairs of output blocks to where each has its place; `read` tells the value of a weight of an output channel.
+fn pack<T: Copy>(
+    s: &ConvShape,
+    kind: Kind,
+    l: usize,
+    wei: &[T],
+    read: impl Fn(T, usize) -> f32,
+    pairs: &[Pair],
+    packed: &mut [f32],
+) {
     let (oc, taps, icg, ocg) = (s.oc, s.kh * s.kw, s.ic / s.g, s.oc / s.g);
     for p in pairs {
         let nr = p.nb * l;
@@ -359,7 +394,8 @@ fn pack(s: &ConvShape, kind: Kind, l: usize, wei: &[[u8; 4]], pairs: &[Pair], pa
             // Row by row of the packed panel: where each value lies within the weights of an output channel.
             let rows = &wei[p.block * l * icg * taps..][..width * icg * taps];
             let gather = |k: usize, row: &mut [f32]| {
-                row.iter_mut().zip(rows[k..].iter().step_by(icg * taps)).for_each(|(d, w)| *d = f32::from_ne_bytes(*w));
+                let values = rows[k..].iter().step_by(icg * taps).zip(p.block * l..);
+                row.iter_mut().zip(values).for_each(|(d, (w, channel))| *d = read(*w, channel));
             };
             if kind == Kind::Plain {
                 to.take(icg * taps).enumerate().for_each(|(k, row)| gather(k, row));
@@ -386,7 +422,7 @@ fn pack(s: &ConvShape, kind: Kind, l: usize, wei: &[[u8; 4]], pairs: &[Pair], pa
                 // [icb][tap][ci], the last block being shorter
                 let here = if c / l + 1 == p.icb.1 { p.c_last } else { l };
                 for (t, &w) in w.iter().enumerate() {
-                    packed[p.wei + (kb * taps * l + t * here + c % l) * nr + o] = f32::from_ne_bytes(w);
+                    packed[p.wei + (kb * taps * l + t * here + c % l) * nr + o] = read(w, channel);
                 }
             }
         }

@@ -22,6 +22,8 @@ mod chain;
 mod channels;
 mod channels_last;
 mod conv;
+mod conv_computed;
+mod conv_deformed;
 mod deconv;
 mod join;
 mod pointwise;

@@ -165,6 +165,11 @@ impl Packed {
         &self.wei
     }
 
+    /// The same, where nobody else uses them.
+    pub fn wei_mut(&mut self) -> Option<&mut [f32]> {
+        Arc::get_mut(&mut self.wei).map(|wei| &mut wei[..])
+    }
+
     /// Weights of the pairs that are.
     pub fn own(&self) -> &[f32] {
         &self.own

@@ -2,8 +2,8 @@
 
 use super::task::Entry;
 use super::{
-    affine, attention_step, chain, channels, channels_last, conv, deconv, join, pointwise, product, recurrent, reduce,
-    reorder_step, resize2d, rows, winograd,
+    affine, attention_step, chain, channels, channels_last, conv, conv_computed, conv_deformed, deconv, join,
+    pointwise, product, recurrent, reduce, reorder_step, resize2d, rows, winograd,
 };
 
 /// All kernels.
@@ -12,6 +12,8 @@ pub const TABLE: &[Entry] = &[
     chain::ENTRY,
     winograd::F4,
     winograd::F2,
+    conv_computed::ENTRY,
+    conv_deformed::ENTRY,
     deconv::ENTRY,
     product::GEMV,
     product::GEMM,

@@ -141,6 +141,32 @@ pub enum Kind {
         /// Where to look for the weights packed already; they are as if there were none.
         share: Option<Share>,
     },
+    /// `act(conv(x, w) · scale + bias [+ residual])` with weights that are computed. Operands: x, w, then the residual.
+    ConvComputed {
+        /// Geometry (one or two spatial axes).
+        geometry: Geometry,
+        /// Factor per output channel (a BatchNormalization that follows).
+        scale: Option<Vec<f32>>,
+        /// Bias `[oc]`.
+        bias: Option<Vec<f32>>,
+        /// Activation.
+        act: Act,
+        /// Whether a residual of the output's shape is added before the activation.
+        residual: bool,
+    },
+    /// `act(conv(samples of x) + bias)` at deformed windows. Operands: x, the offsets, then the mask.
+    ConvDeformed {
+        /// Geometry.
+        geometry: crate::ops::detect::Deform,
+        /// Weights `[oc, ic/g, kh, kw]`, scale of a following BatchNormalization folded in.
+        weights: Tensor,
+        /// Bias `[oc]`.
+        bias: Option<Vec<f32>>,
+        /// Activation.
+        act: Act,
+        /// Whether samples are multiplied by a mask.
+        mask: bool,
+    },
     /// `act(conv_transpose(x) + bias)`. Operand: x.
     ConvTranspose {
         /// Geometry (one or two spatial axes).

@@ -130,18 +130,34 @@ fn parse_col2im(node: &NodeSpec) -> Result<Op> {
 }
 
 /// A deformable convolution's sizes.
-struct Deform {
-    n: usize,
-    ic: usize,
-    oc: usize,
-    /// Input, kernel, output height and width.
-    i: [usize; 2],
-    k: [usize; 2],
-    o: [usize; 2],
+#[derive(Debug, Clone, Copy)]
+pub struct Deform {
+    /// Batch.
+    pub n: usize,
+    /// Input channels.
+    pub ic: usize,
+    /// Output channels.
+    pub oc: usize,
+    /// Groups.
+    pub g: usize,
+    /// Groups of input channels with offsets of their own.
+    pub offset_groups: usize,
+    /// Input height and width.
+    pub i: [usize; 2],
+    /// Kernel height and width.
+    pub k: [usize; 2],
+    /// Output height and width.
+    pub o: [usize; 2],
+    /// Where windows lie before they are deformed.
+    pub axes: [super::window::Axis; 2],
 }
 
 impl Deform {
-    fn of(op: &Detect, x: &[usize], w: &[usize], offset: Option<&[usize]>) -> Result<Deform> {
+    /// Of an operator on operands of these dims.
+    ///
+    /// # Errors
+    /// If they do not fit.
+    pub fn of(op: &Detect, x: &[usize], w: &[usize], offset: Option<&[usize]>) -> Result<Deform> {
         let Detect::Deform { window, group, offset_group } = op else {
             return Err(Error::input("not a deformable convolution"));
         };
@@ -178,7 +194,29 @@ impl Deform {
                 o[1]
             )));
         }
-        Ok(Deform { n, ic, oc, i: [ih, iw], k: [kh, kw], o })
+        let [i, k] = [[ih, iw], [kh, kw]];
+        let axes = [axes[0], axes[1]];
+        Ok(Deform { n, ic, oc, g: *group, offset_groups: *offset_group, i, k, o, axes })
+    }
+
+    /// Whether no block of so many channels belongs to two groups.
+    pub fn in_blocks(&self, lanes: usize) -> bool {
+        let whole = |channels: usize, groups: usize| groups == 1 || (channels / groups).is_multiple_of(lanes);
+        whole(self.ic, self.g) && whole(self.oc, self.g) && whole(self.ic, self.offset_groups)
+    }
+
+    /// Where a tap falls: the pixels around `place + tap + offset`, `None` outside the map, with bilinear weights.
+    pub(crate) fn corners<T: Num>(
+        &self,
+        place: [usize; 2],
+        tap: [usize; 2],
+        offset: [f64; 2],
+    ) -> [(Option<usize>, T); 4] {
+        let coordinate = |a: usize| {
+            let axis = &self.axes[a];
+            (place[a] * axis.s + tap[a] * axis.d) as f64 - axis.begin as f64 + offset[a]
+        };
+        corner_weights(coordinate(0), coordinate(1), self.i)
     }
 }
 
@@ -429,13 +467,12 @@ impl Detect {
     }
 
     fn deform<T: Num>(&self, inputs: &Inputs) -> Result<Vec<Tensor>> {
-        let Detect::Deform { window, group, offset_group } = self else { return Err(Error::run("not DeformConv")) };
+        let Detect::Deform { group, offset_group, .. } = self else { return Err(Error::run("not DeformConv")) };
         let (x, w, offset) = (input(inputs, 0)?, input(inputs, 1)?, input(inputs, 2)?);
         let d = Deform::of(self, x.dims(), w.dims(), Some(offset.dims()))?;
         if element_count(&[d.n, d.oc, d.o[0], d.o[1]])? == 0 {
             return Ok(vec![Tensor::zeros(x.dtype(), &[d.n, d.oc, d.o[0], d.o[1]])?]);
         }
-        let axes = window.resolve(&d.i, &d.k)?;
         let (taps, outs) = (d.k[0] * d.k[1], d.o[0] * d.o[1]);
         let (data, wei, offset) = (T::load(x)?, T::load(w)?, offset.to_f64s()?);
         let bias = opt(inputs, 3).map(T::load).transpose()?;
@@ -453,11 +490,8 @@ impl Detect {
                 for t in 0..taps {
                     let tap = [t / d.k[1], t % d.k[1]];
                     let channel = (n * offset_group + og) * taps + t;
-                    let coordinate = |a: usize| {
-                        let base = (place[a] * axes[a].s + tap[a] * axes[a].d) as f64 - axes[a].begin as f64;
-                        base + offset[(channel * 2 + a) * outs + at]
-                    };
-                    let corners = corner_weights::<T>(coordinate(0), coordinate(1), d.i);
+                    let moved = [0, 1].map(|a| offset[(channel * 2 + a) * outs + at]);
+                    let corners = d.corners::<T>(place, tap, moved);
                     let factor = mask.as_ref().map(|m| m[channel * outs + at]);
                     for c in og * per_offset..(og + 1) * per_offset {
                         let plane = &data[(n * d.ic + c) * d.i[0] * d.i[1]..][..d.i[0] * d.i[1]];

@@ -6,7 +6,25 @@ use crate::ir::{Node, NodeId, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind, Share};
 use crate::ops::Op;
 use crate::ops::conv_transpose::ConvTranspose;
+use crate::ops::detect::{Deform, Detect};
 use crate::tensor::Tensor;
+
+/// What follows a convolution and is done in it: a factor and an offset per channel, the value after that, the nodes so far.
+struct Tail {
+    covers: Vec<NodeId>,
+    out: ValueId,
+    scale: Option<Vec<f32>>,
+    bias: Option<Vec<f32>>,
+}
+
+/// Weights times a factor per output channel; `None` if they are not `f32`.
+fn scaled(weights: &Tensor, scale: Option<&[f32]>) -> Option<Tensor> {
+    let Some(scale) = scale else { return Some(weights.clone()) };
+    let per = weights.len() / scale.len().max(1);
+    let mut values = weights.view::<f32>().ok()?.into_owned();
+    values.chunks_mut(per.max(1)).zip(scale).for_each(|(row, s)| row.iter_mut().for_each(|w| *w *= s));
+    Tensor::from_vec(values, weights.dims()).ok()
+}
 
 impl Walk<'_> {
     pub(super) fn batch_norm(&self, node: &Node) -> Option<(Vec<f32>, Vec<f32>)> {
@@ -21,72 +39,105 @@ impl Walk<'_> {
     pub(super) fn conv(&self, id: NodeId, node: &Node, conv: &crate::ops::conv::Conv, out: ValueId) -> Option<Item> {
         let (x, w) = (node.inputs[0]?, node.inputs[1]?);
         let (xd, wd) = (self.dims(x)?, self.dims(w)?);
-        if !self.is_static(w) {
-            return None;
-        }
         let geometry = conv.geometry(&xd, &wd).ok().filter(|g| g.axes.len() <= 2)?;
-        let mut weights = self.value(w)?.clone();
-        let mut share = self.set.map(|set| Share {
+        let mut tail = self.affine_tail(node, geometry.oc, xd.len(), id, out)?;
+        let residual = self.residual(tail.out, id);
+        let other = residual.map(|(other, after, next)| {
+            tail.covers.push(next);
+            tail.out = after;
+            other
+        });
+        let (act, out, more) = self.activation(tail.out);
+        tail.covers.extend(more);
+        let (scale, bias, residual) = (tail.scale, tail.bias, other.is_some());
+        if !self.is_static(w) {
+            let srcs = [x, w].into_iter().chain(other).collect();
+            let kind = Kind::ConvComputed { geometry, scale, bias, act, residual };
+            return Some(self.finish(kind, tail.covers, srcs, out));
+        }
+        let stored = self.value(w)?;
+        let share = self.set.map(|set| Share {
             set: set.clone(),
             name: self.graph.value(w).name.clone(),
-            stored: weights.clone(),
-            scale: None,
+            stored: stored.clone(),
+            scale: scale.clone(),
         });
-        let mut bias = self.bias(node)?;
-        let (mut covers, mut out) = (vec![id], out);
-        // Per-channel scale and offset go into weights and bias.
-        while let Some(next) = self.sole_reader(out) {
+        let mut weights = scaled(stored, scale.as_deref())?;
+        let mut geometry = geometry;
+        // Weights that widths share keep their taps.
+        if let Some((fewer, left)) = geometry.cropped().filter(|_| share.is_none()) {
+            weights = cropped(&weights, &left)?;
+            geometry = fewer;
+        }
+        let srcs = std::iter::once(x).chain(other).collect();
+        let kind = Kind::Conv { geometry, weights, bias, act, residual, pre: None, share };
+        Some(self.finish(kind, tail.covers, srcs, out))
+    }
+
+    pub(super) fn conv_deformed(&self, id: NodeId, node: &Node, op: &Detect, out: ValueId) -> Option<Item> {
+        let input = |i: usize| node.inputs.get(i).copied().flatten();
+        let (x, w, offsets, mask) = (input(0)?, input(1)?, input(2)?, input(4));
+        let dims = [x, w, offsets].map(|v| self.dims(v));
+        let [Some(xd), Some(wd), Some(od)] = dims else { return None };
+        let geometry = Deform::of(op, &xd, &wd, Some(&od)).ok().filter(|d| d.in_blocks(self.lanes))?;
+        let masked = [geometry.n, geometry.offset_groups * geometry.k[0] * geometry.k[1], geometry.o[0], geometry.o[1]];
+        if mask.is_some_and(|m| self.dims(m).is_none_or(|d| d != masked)) {
+            return None;
+        }
+        let stored = self.value(w).filter(|_| self.is_static(w))?;
+        let bias = input(3).map_or(Some(None), |b| self.floats(b).map(Some))?;
+        let mut tail = self.affine_tail_after(bias, geometry.oc, xd.len(), id, out);
+        let (act, out, more) = self.activation(tail.out);
+        tail.covers.extend(more);
+        let weights = scaled(stored, tail.scale.as_deref())?;
+        let kind = Kind::ConvDeformed { geometry, weights, bias: tail.bias, act, mask: mask.is_some() };
+        let srcs = [x, offsets].into_iter().chain(mask).collect();
+        Some(self.finish(kind, tail.covers, srcs, out))
+    }
+
+    fn affine_tail(&self, node: &Node, channels: usize, rank: usize, id: NodeId, out: ValueId) -> Option<Tail> {
+        Some(self.affine_tail_after(self.bias(node)?, channels, rank, id, out))
+    }
+
+    /// The factors and offsets per channel that follow a convolution and can go into its weights and bias.
+    fn affine_tail_after(
+        &self,
+        bias: Option<Vec<f32>>,
+        channels: usize,
+        rank: usize,
+        id: NodeId,
+        out: ValueId,
+    ) -> Tail {
+        let mut tail = Tail { covers: vec![id], out, scale: None, bias };
+        while let Some(next) = self.sole_reader(tail.out) {
             let follower = self.graph.node(next);
-            let (scale, shift) = if follower.op_type == "BatchNormalization" && follower.inputs[0] == Some(out) {
+            let (scale, shift) = if follower.op_type == "BatchNormalization" && follower.inputs[0] == Some(tail.out) {
                 match self.batch_norm(follower) {
                     Some((s, t)) => (Some(s), t),
                     None => break,
                 }
             } else if let Some(op @ (BinaryOp::Add | BinaryOp::Mul)) = read::binary(follower) {
-                let Some(c) = self.other(follower, out).filter(|c| self.is_static(*c)) else { break };
-                let Some(v) = self.channel_vector(c, geometry.oc, xd.len()) else { break };
-                if op == BinaryOp::Add { (None, v) } else { (Some(v), vec![0.0; geometry.oc]) }
+                let Some(c) = self.other(follower, tail.out).filter(|c| self.is_static(*c)) else { break };
+                let Some(v) = self.channel_vector(c, channels, rank) else { break };
+                if op == BinaryOp::Add { (None, v) } else { (Some(v), vec![0.0; channels]) }
             } else {
                 break;
             };
             let Some(after) = self.output(next).filter(|v| self.dims(*v).is_some()) else { break };
-            if scale.as_ref().is_some_and(|s| s.len() != geometry.oc) || shift.len() != geometry.oc {
+            if scale.as_ref().is_some_and(|s| s.len() != channels) || shift.len() != channels {
                 break;
             }
-            let mut b = bias.take().unwrap_or_else(|| vec![0.0; geometry.oc]);
+            let b = tail.bias.get_or_insert_with(|| vec![0.0; channels]);
             if let Some(s) = scale {
-                let per = weights.len() / geometry.oc.max(1);
-                let mut values = weights.view::<f32>().ok()?.into_owned();
-                values.chunks_mut(per.max(1)).zip(&s).for_each(|(row, s)| row.iter_mut().for_each(|w| *w *= s));
-                weights = Tensor::from_vec(values, &wd).ok()?;
                 b.iter_mut().zip(&s).for_each(|(b, s)| *b *= s);
-                if let Some(share) = &mut share {
-                    let all = share.scale.get_or_insert_with(|| vec![1.0; geometry.oc]);
-                    all.iter_mut().zip(&s).for_each(|(a, s)| *a *= s);
-                }
+                let all = tail.scale.get_or_insert_with(|| vec![1.0; channels]);
+                all.iter_mut().zip(&s).for_each(|(a, s)| *a *= s);
             }
             b.iter_mut().zip(&shift).for_each(|(b, t)| *b += t);
-            bias = Some(b);
-            covers.push(next);
-            out = after;
+            tail.covers.push(next);
+            tail.out = after;
         }
-        let mut srcs = vec![x];
-        let residual = self.residual(out, id);
-        if let Some((other, after, next)) = residual {
-            srcs.push(other);
-            covers.push(next);
-            out = after;
-        }
-        let (act, out, more) = self.activation(out);
-        covers.extend(more);
-        // Weights that widths share keep their taps.
-        let (mut geometry, mut weights) = (geometry, weights);
-        if let Some((fewer, left)) = geometry.cropped().filter(|_| share.is_none()) {
-            weights = cropped(&weights, &left)?;
-            geometry = fewer;
-        }
-        let kind = Kind::Conv { geometry, weights, bias, act, residual: residual.is_some(), pre: None, share };
-        Some(self.finish(kind, covers, srcs, out))
+        tail
     }
 
     pub(super) fn conv_transpose(&self, id: NodeId, node: &Node, conv: &ConvTranspose, out: ValueId) -> Option<Item> {

@@ -26,6 +26,7 @@ use crate::ir::interp::Statics;
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind, WeightSet};
 use crate::ops::Op;
+use crate::ops::detect::Detect;
 use crate::tensor::Tensor;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -78,6 +79,8 @@ struct Walk<'g> {
     repeats: Repeats,
     /// Where weights may be packed already.
     set: Option<&'g Arc<WeightSet>>,
+    /// Channels of a block.
+    lanes: usize,
 }
 
 /// The work items of a graph, in execution order, for kernels of `lanes` lanes; `set` is where its weights may be packed already.
@@ -105,6 +108,7 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize, set: Option<
         composites: HashMap::new(),
         repeats,
         set,
+        lanes,
     };
     w.find_composites();
     let mut items = w.attentions();
@@ -262,6 +266,7 @@ impl Walk<'_> {
         match &node.op {
             Op::Conv(conv) => self.conv(id, node, conv, out),
             Op::ConvTranspose(conv) => self.conv_transpose(id, node, conv, out),
+            Op::Detect(op @ Detect::Deform { .. }) => self.conv_deformed(id, node, op, out),
             Op::MatMul(_) => self.matmul(id, node, &node.op, out, Act::None),
             Op::Einsum(_) if node.inputs.len() == 2 => self.matmul(id, node, &node.op, out, Act::None),
             Op::NBits(_) => self.nbits(id, node, out),
