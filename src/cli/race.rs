@@ -42,6 +42,9 @@ impl Runner {
 
 /// Fewest rounds asked for: an interval needs six.
 const ROUNDS: usize = 9;
+/// Limits up to which a first run only warms up. Reading weights for the first time takes a large network longer than computing, and
+/// the others it is compared with are warm.
+const COLD: f64 = 3.0;
 /// Share of the free memory that sessions may take together.
 const MEMORY_SHARE: f64 = 0.4;
 /// Most sessions at a time: more would be far apart in time.
@@ -155,7 +158,7 @@ pub fn timed(
     limit_s: f64,
     tell: &mut dyn FnMut(f64),
 ) -> Result<Vec<Samples>> {
-    let policy = Policy { limit_s, relative_error: 0.01, min_runs: ROUNDS, ..Policy::default() };
+    let policy = Policy { limit_s, relative_error: 0.01, min_runs: ROUNDS, cold_share: COLD, ..Policy::default() };
     let subjects = sessions.len();
     let mut run = |i: usize| {
         let (session, inputs) = &mut sessions[i];

@@ -19,11 +19,13 @@ pub struct Policy {
     pub min_runs: usize,
     /// Runs that are never exceeded.
     pub max_runs: usize,
+    /// A first run that takes more than this share of the limit counts, cold as it is; a shorter one is thrown away.
+    pub cold_share: f64,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Policy { limit_s: 2.0, relative_error: 0.005, min_runs: 20, max_runs: 2000 }
+        Policy { limit_s: 2.0, relative_error: 0.005, min_runs: 20, max_runs: 2000, cold_share: 1.0 / 3.0 }
     }
 }
 
@@ -102,7 +104,7 @@ pub fn sample(
         let first = timed(i, &mut spent_s)?;
         let mut samples = Samples { seconds: Vec::new(), rounds: Vec::new(), warmup_runs: 1, stop: Stop::TimeLimit };
         let mut best = first;
-        if first * 3.0 > policy.limit_s {
+        if first > policy.cold_share * policy.limit_s {
             // Too slow to throw a run away.
             samples.warmup_runs = 0;
             samples.seconds.push(first);
@@ -248,6 +250,26 @@ mod tests {
     fn a_run_longer_than_the_limit_still_gives_one_sample() {
         let s = run_with(&mut |_, _| 9.0, 1, &Policy { limit_s: 2.0, ..Policy::default() });
         assert_eq!((s[0].seconds.len(), s[0].warmup_runs, s[0].stop), (1, 0, Stop::TimeLimit));
+    }
+
+    #[test]
+    fn a_cold_run_is_not_held_against_warm_ones() {
+        // The first run of the slower one reads its weights for the first time.
+        let mut times = |i: usize, call: usize| {
+            if i == 1 {
+                0.01
+            } else if call == 1 {
+                1.0
+            } else {
+                0.3
+            }
+        };
+        let s = run_with(&mut times, 2, &Policy { limit_s: 0.5, cold_share: 3.0, ..Policy::default() });
+        assert_eq!((s[0].warmup_runs, &s[0].seconds[..]), (1, &[0.3][..]));
+        // A run of many times the limit is not made twice.
+        let mut times = |i: usize, _: usize| if i == 1 { 0.01 } else { 2.0 };
+        let s = run_with(&mut times, 2, &Policy { limit_s: 0.5, cold_share: 3.0, ..Policy::default() });
+        assert_eq!((s[0].warmup_runs, s[0].seconds.len()), (0, 1));
     }
 
     #[test]
