@@ -165,6 +165,10 @@ impl Walk<'_> {
         let op = node.op_type.as_str();
         match op {
             _ if PLAIN.contains(&op) => {
+                // Where a maximum was found counts channels too.
+                if node.outputs.iter().skip(1).any(|o| self.readers.contains_key(o)) {
+                    return None;
+                }
                 let runs = self.runs(&x);
                 self.set(node, runs);
             }

@@ -6,8 +6,9 @@
 use super::draft::Change;
 use super::{Choice, Draft, Entry, Make, Reason};
 use crate::error::Result;
+use crate::ops::spec::NodeSpec;
 use crate::tensor::{DType, Tensor};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// The table's row.
 pub static ENTRY: Entry = Entry {
@@ -25,11 +26,21 @@ struct Layout {
     inner: usize,
 }
 
+/// A product with weights.
+fn is_product(node: &NodeSpec) -> bool {
+    node.domain.is_empty() && matches!(node.op_type.as_str(), "Conv" | "Gemm" | "MatMul")
+}
+
 fn prune(draft: &mut Draft, _: &Choice) -> Result<()> {
     let mut done: HashSet<String> = HashSet::new();
+    let readers = draft.readers();
+    let mut products: HashMap<String, usize> = HashMap::new();
+    for node in draft.spec.graph.nodes.iter().filter(|n| is_product(n)) {
+        *products.entry(node.inputs.get(1).cloned().unwrap_or_default()).or_default() += 1;
+    }
     for at in 0..draft.spec.graph.nodes.len() {
         let node = &draft.spec.graph.nodes[at];
-        if !node.domain.is_empty() || !matches!(node.op_type.as_str(), "Conv" | "Gemm" | "MatMul") {
+        if !is_product(node) {
             continue;
         }
         let (name, op) = (node.name.clone(), node.op_type.clone());
@@ -49,6 +60,9 @@ fn prune(draft: &mut Draft, _: &Choice) -> Result<()> {
         let what = format!("{op} of {} inputs", layout.inputs);
         let reason = match () {
             () if tensor.dtype() != DType::F32 => Some(format!("its weights are {}", tensor.dtype())),
+            () if readers.get(&weight) > products.get(&weight) => {
+                Some("its weights are read elsewhere too, where they must stay".to_string())
+            }
             () if layout.inputs == 1 => Some("is depthwise: there are no input channels to choose from".to_string()),
             () if !layout.inputs.is_multiple_of(4) => Some(format!("{} inputs are no multiple of 4", layout.inputs)),
             () => None,
