@@ -228,10 +228,12 @@ fn time_ratio(c: &Candidate, first: Option<&Candidate>, path: Path) -> Option<f6
 
 /// How much more time than multiply-adds promise is worth a word.
 const SURPRISING: f64 = 1.5;
+/// Share by which multiply-adds fall or time grows that is no accident of rounding or timing.
+const NOTICEABLE: f64 = 0.03;
 /// Share of its time worth a word.
 const WORTH: f64 = 0.15;
 
-/// Sentences on candidates that take much more time than their multiply-adds promise: how much, and what takes it.
+/// Sentences on candidates that take much more time than their multiply-adds promise, or more time for fewer: how much, and what takes it.
 pub fn surprises(candidates: &[Candidate]) -> Vec<String> {
     let Some(first) = candidates.first() else { return Vec::new() };
     let mut out = Vec::new();
@@ -239,7 +241,8 @@ pub fn surprises(candidates: &[Candidate]) -> Vec<String> {
         let madds = c.totals.work.madds as f64 / first.totals.work.madds.max(1) as f64;
         let Some(timing) = &c.optimized else { continue };
         let Some(time) = time_ratio(c, Some(first), Path::Optimized) else { continue };
-        if time < SURPRISING * madds {
+        let slower = madds < 1.0 - NOTICEABLE && time > 1.0 + NOTICEABLE;
+        if time < SURPRISING * madds && !slower {
             continue;
         }
         let verdict = match timing.ratio {
@@ -431,6 +434,10 @@ mod tests {
     fn fewer_multiply_adds_that_take_longer_are_told() {
         let list =
             [candidate("base", 1000, 1.0, 0.0), candidate("light", 500, 1.2, 0.0), candidate("honest", 500, 0.5, 0.0)];
+        // A little fewer, and a little slower: told as well.
+        let near = [list[0].clone(), candidate("asymmetric", 880, 1.16, 0.0), candidate("same", 990, 1.1, 0.0)];
+        let told = surprises(&near);
+        assert!(told.len() == 1 && told[0].starts_with("asymmetric: 0.88 x the MAdds but 1.16 x the time"), "{told:?}");
         let told = surprises(&list);
         assert_eq!(told.len(), 1);
         assert!(told[0].starts_with("light: 0.50 x the MAdds but 1.20 x the time"), "{told:?}");
