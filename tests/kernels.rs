@@ -255,9 +255,9 @@ fn fused_models() -> Vec<Model> {
         }
         let mode = |m: &str| ("mode", Attr::Str(m.into()));
         let same = ("pads", ints(&[1; 4]));
-        d.node("Conv", &["x", "w"], &["a"], &[same.clone()]);
+        d.node("Conv", &["x", "w"], &["a"], std::slice::from_ref(&same));
         d.node("Resize", &["a", "", "", "to11"], &["r"], &[mode(["linear", "cubic", "nearest"][i])]);
-        d.node("Conv", &["r", "w"], &["b"], &[same.clone()]);
+        d.node("Conv", &["r", "w"], &["b"], std::slice::from_ref(&same));
         d.node("AveragePool", &["b"], &["v"], &[("kernel_shape", ints(&[3, 3])), same.clone()]);
         d.node("Resize", &["v", "", "", "to5"], &["s"], &[mode(["nearest", "linear", "cubic"][i])]);
         d.node("Conv", &["s", "w"], &["e"], &[same]);

@@ -341,9 +341,9 @@ mod tests {
                     let dims = if layout == Layout::Blocked || px > 1 { vec![n, ch, px, 1] } else { vec![n, ch] };
                     let task = Task {
                         kind: &kind,
-                        srcs: &[dims.clone()],
+                        srcs: std::slice::from_ref(&dims),
                         layouts: &[layout],
-                        dsts: &[dims],
+                        dsts: std::slice::from_ref(&dims),
                         isa,
                         threads: 2,
                         winograd: true,

@@ -348,7 +348,7 @@ mod tests {
 
     fn over(src: &[f32], len: usize, inner: usize) -> Vec<f32> {
         let mut want = vec![0.0; src.len()];
-        for at in (0..src.len()).filter(|i| i / inner % len == 0) {
+        for at in (0..src.len()).filter(|i| (i / inner).is_multiple_of(len)) {
             let x: Vec<f64> = (0..len).map(|r| src[at + r * inner] as f64).collect();
             let top = x.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
             let sum: f64 = x.iter().map(|v| (v - top).exp()).sum();
