@@ -135,7 +135,9 @@ fn fitting(grid: &Grid, width: usize) -> (Vec<usize>, Vec<&str>) {
     let least = |i: usize| if is_number(i) { wide(i) } else { wide(i).min(table::WORDS_MIN + 2) };
     let mut gone = Vec::new();
     for last in [false, true] {
-        while at.iter().map(|&i| if last { least(i) } else { wide(i) }).sum::<usize>() > width {
+        // Columns that stay as long as words can be shortened push no other one out before that.
+        let room = |&i: &usize| if last || grid.columns[i].last { least(i) } else { wide(i) };
+        while at.iter().map(room).sum::<usize>() > width {
             let yielding = at.iter().copied().filter(|&i| grid.columns[i].yields > 0 && grid.columns[i].last == last);
             let Some(first) = yielding.max_by_key(|&i| grid.columns[i].yields) else { break };
             at.retain(|&i| i != first);
