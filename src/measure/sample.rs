@@ -166,7 +166,8 @@ pub fn sample(
 }
 
 /// The median over rounds of (median of `a` ÷ median of `b`): the paired ratio, in which drift cancels. Also the smallest and the
-/// largest ratio of a round. `None` when no round has both.
+/// largest ratio of a round. Where no round has both, as when one was too slow for a second run, the ratio of the medians; `None` when
+/// either never ran.
 pub fn paired_ratio(a: &Samples, b: &Samples) -> Option<(f64, f64, f64)> {
     let s = Stats::of(&round_ratios(a, b))?;
     Some((s.median, s.min, s.max))
@@ -192,25 +193,27 @@ impl Ratio {
     }
 }
 
-/// The paired ratio of `a` to `b` with its confidence interval. `None` when no round has both.
+/// The paired ratio of `a` to `b` with its confidence interval, as [`paired_ratio`]. `None` when either never ran.
 pub fn paired(a: &Samples, b: &Samples) -> Option<Ratio> {
     Stats::of(&round_ratios(a, b)).map(|s| Ratio { median: s.median, interval: s.median_ci })
 }
 
-/// For every round that has both, the ratio of their medians in it.
+/// For every round that has both, the ratio of their medians in it; if none has, that of all.
 fn round_ratios(a: &Samples, b: &Samples) -> Vec<f64> {
     let of_round = |s: &Samples, r: usize| -> Vec<f64> {
         s.rounds.iter().zip(&s.seconds).filter(|(x, _)| **x == r).map(|(_, s)| *s).collect()
     };
+    let ratio = |x: &[f64], y: &[f64]| {
+        let (x, y) = (Stats::of(x)?.median, Stats::of(y)?.median);
+        (y > 0.0).then(|| x / y)
+    };
     let mut rounds = a.rounds.clone();
     rounds.dedup();
-    rounds
-        .into_iter()
-        .filter_map(|r| {
-            let (x, y) = (Stats::of(&of_round(a, r))?.median, Stats::of(&of_round(b, r))?.median);
-            (y > 0.0).then(|| x / y)
-        })
-        .collect()
+    let mut ratios: Vec<f64> = rounds.into_iter().filter_map(|r| ratio(&of_round(a, r), &of_round(b, r))).collect();
+    if ratios.is_empty() {
+        ratios.extend(ratio(&a.seconds, &b.seconds));
+    }
+    ratios
 }
 
 #[cfg(test)]
@@ -267,10 +270,12 @@ mod tests {
         let s = run_with(&mut times, 2, &Policy { limit_s: 0.5, cold_share: 3.0, ..Policy::default() });
         assert_eq!((s[0].warmup_runs, s[0].seconds.len()), (1, 1));
         assert!((s[0].seconds[0] - 0.3).abs() < 1e-9, "{:?}", s[0].seconds);
-        // A run of many times the limit is not made twice.
+        // A run of many times the limit is not made twice; though no round has both, there is a ratio.
         let mut times = |i: usize, _: usize| if i == 1 { 0.01 } else { 2.0 };
         let s = run_with(&mut times, 2, &Policy { limit_s: 0.5, cold_share: 3.0, ..Policy::default() });
         assert_eq!((s[0].warmup_runs, s[0].seconds.len()), (0, 1));
+        let ratio = paired(&s[0], &s[1]).unwrap();
+        assert!((ratio.median - 200.0).abs() < 1e-6 && ratio.interval.is_none(), "{ratio:?}");
     }
 
     #[test]
