@@ -141,6 +141,26 @@ fn tables_fit_the_width_they_are_given() {
         let widest = stdout(&o).lines().map(|l| l.chars().count()).max().unwrap();
         assert!(widest <= columns.parse().unwrap(), "{widest} at {columns}:\n{}", stdout(&o));
     }
+    for line in [
+        "count resnet18 --modules",
+        "count resnet18 --convention all",
+        "variants --list",
+        "count bert_base --as all",
+        "diff resnet18 resnet34",
+        "compare resnet18 resnet34 --no-run",
+        "zoo list",
+        "zoo show mobilenet_v2",
+        "knobs",
+    ] {
+        for columns in [40, 56, 80] {
+            let args: Vec<&str> = line.split(' ').collect();
+            let o = program().args(args).env("COLUMNS", columns.to_string()).output().unwrap();
+            assert!(o.status.success(), "{line}: {}", stderr(&o));
+            let text = stdout(&o);
+            let widest = text.lines().map(|l| l.chars().count()).max().unwrap();
+            assert!(widest <= columns, "{line}: {widest} at {columns}:\n{text}");
+        }
+    }
     let piped = fine(&["count", "ghostnet"]);
     assert!(piped.lines().all(|l| l.chars().count() <= 120) && !piped.contains('\u{1b}'));
 }
@@ -462,18 +482,7 @@ fn variants_of_a_layer_are_exact_and_timed_in_pairs() {
 fn variants_of_a_model_are_written_and_read_back() {
     let d = folder();
     let (file, text) = path(&d, "light.onnx");
-    let args = [
-        "variants",
-        "resnet18@res=32",
-        "--apply",
-        "separable,se",
-        "--emit",
-        &text,
-        "--no-run",
-        "--format",
-        "json",
-        "-q",
-    ];
+    let args = ["resnet18@res=32", "--apply", "separable,se", "--emit", &text, "--no-run", "--format", "json", "-q"];
     let doc = json(&args);
     assert!(file.exists());
     let row = named(&doc, "variants", "separable+se");
@@ -492,7 +501,6 @@ fn variants_of_a_model_are_written_and_read_back() {
     assert!(!step["left_alone"].as_array().unwrap().is_empty());
     // Measured, with the first row as the measure of the others.
     let doc = json(&[
-        "variants",
         SMALL,
         "--apply",
         "grouped",
@@ -625,7 +633,6 @@ fn budgets_are_met_exactly_and_the_least_change_comes_first() {
 #[test]
 fn layers_of_a_model_are_timed_one_by_one() {
     let doc = json(&[
-        "variants",
         "resnet18@res=32",
         "--apply",
         "separable",

@@ -41,7 +41,7 @@ pub fn run(args: &CountArgs) -> Result<u8> {
     }
     let lenses = args.lens.as_deref().map_or(Ok(Vec::new()), |names| crate::lens::look(names, &model, &analysis))?;
     // The proof may take a while and may fail: the report comes first, unless it is for a machine that wants the warnings.
-    let imported = imported(&args.view, &model)?;
+    let imported = imported(&args.view, args.model.quiet, &model)?;
     let profiles: Vec<_> = imported.iter().map(Joined::profile).collect();
     let distinct = args.distinct.then(|| analysis::distinct(&analysis.params)).transpose()?;
     let mut report = compose(Source {
@@ -107,9 +107,11 @@ pub fn settle(quiet: bool, model: &Model, analysis: &mut Analysis, inputs: &[Ten
 ///
 /// # Errors
 /// If the file is no profile.
-pub fn imported(view: &ViewArgs, model: &Model) -> Result<Option<Joined>> {
+pub fn imported(view: &ViewArgs, quiet: bool, model: &Model) -> Result<Option<Joined>> {
     let import = (!view.import_profile.is_empty()).then(|| import::read(&view.import_profile)).transpose()?;
-    Ok(import.map(|i| i.join(&model.graph)))
+    let joined = import.map(|i| i.join(&model.graph));
+    joined.iter().flat_map(|j| &j.import.notes).for_each(|text| note(quiet, text));
+    Ok(joined)
 }
 
 /// The exit code of `--min-coverage`; says on stderr what fell short.

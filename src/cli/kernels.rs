@@ -107,20 +107,20 @@ fn grid(name: &str, rows: &[Row], measured: Option<&Profile>, how: &str, ceiling
     };
     let timed = measured.is_some();
     let columns = vec![
-        GridColumn::new("index", "#"),
+        GridColumn::new("index", "#").yields_last(4),
         GridColumn::new("step", "Step"),
         GridColumn::machine("ops"),
         GridColumn::new("kernel", "Kernel"),
-        shown(rows.iter().any(|r| !r.step.detail.is_empty()), "detail", "Detail").yields_last(2),
+        shown(rows.iter().any(|r| !r.step.detail.is_empty()), "detail", "Detail").yields_last(6),
         shown(timed, "ms", "ms"),
         GridColumn::machine("madds"),
-        shown(timed, "gmadds_per_s", "GMAdd/s"),
+        shown(timed, "gmadds_per_s", "GMAdd/s").yields_last(3),
         GridColumn::machine("best_algorithm"),
-        shown(with_roof, "bound", "Bound").yields_last(1),
-        shown(with_roof && !timed, "attainable_ms", "Roof ms"),
+        shown(with_roof, "bound", "Bound").yields_last(5),
+        shown(with_roof && !timed, "attainable_ms", "Roof ms").yields_last(1),
         shown(with_roof && timed, "efficiency", "%roof"),
-        shown(with_roof && timed, "gap_share", "%gap"),
-        GridColumn::new("declined", "Declined").yields_last(3),
+        shown(with_roof && timed, "gap_share", "%gap").yields_last(2),
+        GridColumn::new("declined", "Declined").yields_last(7),
     ];
     let mut cells = Vec::new();
     for (i, r) in rows.iter().enumerate() {

@@ -100,8 +100,8 @@ pub fn run(args: &KnobsArgs) -> Result<u8> {
         columns: vec![
             GridColumn::new("name", "Setting"),
             GridColumn::new("value", "Value"),
-            GridColumn::new("origin", "From"),
-            GridColumn::new("meaning", "What it does"),
+            GridColumn::new("origin", "From").yields_last(1),
+            GridColumn::new("meaning", "What it does").yields_last(2),
         ],
         rows,
         notes: vec!["Options of the command line beat the environment, which beats the file.".into()],

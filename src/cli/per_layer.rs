@@ -98,22 +98,22 @@ fn grid(name: &str, variant: &str, rows: &[Shape], args: &VariantsArgs) -> Grid 
     };
     let columns = vec![
         GridColumn::new("layer", "Layer"),
-        GridColumn::new("times", "Times"),
+        GridColumn::new("times", "Times").yields(3),
         GridColumn::new("madds", "MAdds"),
-        GridColumn::new("variant_madds", "after"),
+        GridColumn::new("variant_madds", "after").yields(4),
         GridColumn::new("madds_ratio", "xMAdds"),
-        shown("predicted_ratio", "xroof"),
+        shown("predicted_ratio", "xroof").yields(5),
         GridColumn::machine("predicted_ms"),
         GridColumn::machine("variant_predicted_ms"),
         GridColumn::new("optimized_ms", "Opt ms"),
-        GridColumn::new("variant_optimized_ms", "after"),
+        GridColumn::new("variant_optimized_ms", "after").yields(2),
         GridColumn::new("time_ratio", "xtime"),
         GridColumn::machine("time_ratio_low"),
         GridColumn::machine("time_ratio_high"),
-        GridColumn::new("interval", "95 %"),
-        GridColumn::new("gmadds_per_s", "GMAdd/s"),
-        GridColumn::new("variant_gmadds_per_s", "after"),
-        shown("bound", "Bound"),
+        GridColumn::new("interval", "95 %").yields(1),
+        GridColumn::new("gmadds_per_s", "GMAdd/s").yields(6),
+        GridColumn::new("variant_gmadds_per_s", "after").yields(7),
+        shown("bound", "Bound").yields(8),
     ];
     let row = |r: &Shape| {
         let interval = r.ratio.interval;

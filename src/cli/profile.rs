@@ -35,7 +35,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
     for text in &model.notes {
         note(quiet, text);
     }
-    let imported = count::imported(&args.view, &model)?;
+    let imported = count::imported(&args.view, args.model.quiet, &model)?;
     let paths = args.measure.path.list();
     let mut warnings = load::conditions(&args.measure);
     load::check_memory(&analysis, 2)?;

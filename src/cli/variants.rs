@@ -300,9 +300,9 @@ fn list() -> Grid {
         heading_key: "title",
         columns: vec![
             GridColumn::new("name", "Name"),
-            GridColumn::new("kind", "Kind"),
+            GridColumn::new("kind", "Kind").yields_last(2),
             GridColumn::new("about", "What it does"),
-            GridColumn::new("knobs", "Knobs"),
+            GridColumn::new("knobs", "Knobs").yields_last(1),
         ],
         ..Grid::default()
     };

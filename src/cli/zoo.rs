@@ -58,9 +58,9 @@ fn list(filter: Option<&str>, args: &OutputArgs) -> Result<u8> {
             GridColumn::new("name", "Name"),
             GridColumn::new("params", "Params"),
             GridColumn::new("madds", "MAdds"),
-            GridColumn::new("top1_pct", "Top-1 %"),
+            GridColumn::new("top1_pct", "Top-1 %").yields_last(1),
             GridColumn::new("knobs", "Knobs").yields(1),
-            GridColumn::new("about", "About"),
+            GridColumn::new("about", "About").yields_last(2),
         ],
         rows,
         notes: vec![
@@ -91,7 +91,7 @@ fn show(name: &str) -> Result<u8> {
         })
         .collect();
     let heads = ["Stage", "Block", "Repeat", "Output", "Settings"];
-    text.push_str(&report::simple_table(&heads, &rows, &[false, false, true], width));
+    text.push_str(&report::simple_table(&heads, &rows, &[false, false, true], &[0, 0, 0, 1, 2], width));
     if !d.knobs.is_empty() {
         let rows: Vec<Vec<String>> = d
             .knobs
@@ -99,24 +99,37 @@ fn show(name: &str) -> Result<u8> {
             .map(|(k, v)| vec![k.name.clone(), v.to_string(), k.allowed.to_string(), k.about.clone()])
             .collect();
         text.push('\n');
-        text.push_str(&report::simple_table(&["Knob", "Value", "Allowed", "What it does"], &rows, &[], width));
+        text.push_str(&report::simple_table(
+            &["Knob", "Value", "Allowed", "What it does"],
+            &rows,
+            &[],
+            &[0, 0, 0, 1],
+            width,
+        ));
     }
-    text.push_str(&format!(
-        "\nExact   Params {}   MAdds {}   FLOPs {}\n",
+    let mut lines = vec![format!(
+        "Exact   Params {}   MAdds {}   FLOPs {}",
         exact(totals.params),
         exact(totals.work.madds),
         exact(totals.work.flops())
-    ));
+    )];
     if totals.statistics > 0 {
-        text.push_str(&format!("        BatchNorm statistics {} besides\n", exact(totals.statistics)));
+        lines.push(format!("        BatchNorm statistics {} besides", exact(totals.statistics)));
     }
     if let Some(w) = &zoo::whole(name)? {
-        text.push_str(&format!(
-            "Whole   Params {}   BatchNorm statistics {}: what {} hold together\n",
+        lines.push(format!(
+            "Whole   Params {}   BatchNorm statistics {}: what {} hold together",
             exact(w.params),
             exact(w.statistics),
             w.switches.join(", ")
         ));
+    }
+    text.push('\n');
+    for line in lines {
+        match line.chars().count() <= width {
+            true => text.push_str(&(line + "\n")),
+            false => text.push_str(&report::wrapped(line[8..].trim_start(), &line[..8], "        ", width)),
+        }
     }
     if !d.published.is_empty() {
         let figure = |v: Option<f64>, unit: &str| v.map_or("-".into(), |v| format!("{v}{unit}"));
@@ -135,7 +148,7 @@ fn show(name: &str) -> Result<u8> {
             .collect();
         text.push('\n');
         let heads = ["Published", "Params", "MAdds", "Top-1 %", "Source"];
-        text.push_str(&report::simple_table(&heads, &rows, &[false, true, true, true], width));
+        text.push_str(&report::simple_table(&heads, &rows, &[false, true, true, true], &[0, 0, 0, 0, 1], width));
     }
     output::print(text.as_bytes())?;
     Ok(FINE)

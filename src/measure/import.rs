@@ -9,6 +9,7 @@ mod openvino;
 mod tensorrt;
 mod tflite;
 mod torch;
+mod words;
 
 use super::profile::{Profile, StepTime};
 use super::sample::{Samples, Stop};
@@ -30,6 +31,8 @@ pub struct Import {
     pub rows: Vec<Row>,
     /// Whole runs in seconds, where the file tells.
     pub walls_s: Vec<f64>,
+    /// What a reader of the figures should know.
+    pub notes: Vec<String>,
 }
 
 /// One measured row.
@@ -39,6 +42,10 @@ pub struct Row {
     pub name: String,
     /// The source nodes it came from, where the file names them.
     pub parts: Vec<String>,
+    /// What of the name may hold names of source nodes, where that is not all of it.
+    pub names: Option<String>,
+    /// Several steps in one sum, and nothing says which: it is not placed by order.
+    pub merged: bool,
     /// What the runtime says it does: its operator.
     pub op: String,
     /// The kernel or provider, where the file tells.
@@ -86,9 +93,9 @@ pub struct Joined {
 const READERS: &[(&str, fn(&File) -> Option<Result<Import>>)] = &[
     ("ONNX Runtime's profiling JSON", onnxruntime::read),
     ("PyTorch's trace", torch::read),
-    ("TensorRT's trtexec --exportProfile JSON", tensorrt::read),
+    ("TensorRT's trtexec --exportProfile JSON or --dumpProfile print", tensorrt::read),
     ("OpenVINO's benchmark_app report (CSV or JSON)", openvino::read),
-    ("TFLite's op-profile CSV", tflite::read),
+    ("TFLite's op-profile CSV or print", tflite::read),
 ];
 
 /// A file's content, parsed as far as its kind needs.
@@ -160,8 +167,34 @@ impl Import {
     /// Finds the source nodes of every row.
     pub fn join(self, graph: &Graph) -> Joined {
         let covers = mapping::map(&self.rows, graph);
-        Joined { import: self, covers }
+        let mut import = self;
+        import.notes.extend(other_shapes(&import, &covers, graph));
+        Joined { import, covers }
     }
+}
+
+/// Says where a profile was taken with other shapes than the model has here: its times then belong to other counts.
+fn other_shapes(import: &Import, covers: &[(Vec<NodeId>, By)], graph: &Graph) -> Option<String> {
+    let product = |d: &[usize]| d.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    let (mut same, mut other) = (0, Vec::new());
+    for (row, (nodes, _)) in import.rows.iter().zip(covers).filter(|(_, (_, by))| *by == By::Name) {
+        let Some(theirs) = row.output.as_deref().filter(|d| product(d).is_some_and(|n| n > 1)) else { continue };
+        let results = nodes.iter().flat_map(|&n| graph.node(n).outputs.iter().flatten());
+        let mut ours = results.filter_map(|v| graph.value(*v).fact.shape.concrete()).peekable();
+        let Some(first) = ours.peek().cloned() else { continue };
+        if ours.any(|o| product(&o) == product(theirs)) {
+            same += 1;
+        } else {
+            other.push((theirs, first));
+        }
+    }
+    let (theirs, ours) = other.first().filter(|_| other.len() > same)?;
+    let list = |d: &[usize]| d.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
+    Some(format!(
+        "the profile was taken with other shapes: {} there, {} here (--input-shape or --dim gives the model its own)",
+        list(theirs),
+        list(ours)
+    ))
 }
 
 impl Joined {

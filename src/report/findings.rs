@@ -77,13 +77,10 @@ fn speed(report: &Report, main: Path, out: &mut Vec<String>) {
     }
     let madds = report.totals.work.madds as f64;
     let pace = if madds > 0.0 { format!(", {} GMAdd/s", rate(madds / s / 1e9)) } else { String::new() };
-    let mut text = format!(
-        "The {} path takes {} ms (median){pace} on {} with {} kernels",
-        main.name(),
-        ms(s * 1e3),
-        plural(l.threads, "thread"),
-        l.isa
-    );
+    // Another runtime's profile does not say on how many.
+    let threads = if l.threads > 0 { format!(" on {}", plural(l.threads, "thread")) } else { String::new() };
+    let mut text =
+        format!("The {} path takes {} ms (median){pace}{threads} with {} kernels", main.name(), ms(s * 1e3), l.isa);
     if let (Some(x), Some(r)) = (report.speedup, report.latency.iter().find(|l| l.path == Path::Reference)) {
         if x >= 1.05 {
             text.push_str(&format!(

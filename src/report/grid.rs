@@ -129,10 +129,11 @@ fn fitting(grid: &Grid, width: usize) -> (Vec<usize>, Vec<&str>) {
     let title = |i: usize| grid.columns[i].title.as_deref().unwrap_or_default();
     let wide = |i: usize| {
         let cells = grid.rows.iter().map(|r| people::cell(&r[i]).chars().count());
-        cells.max().unwrap_or(0).max(title(i).chars().count()) + 2
+        cells.max().unwrap_or(0).max(title(i).chars().count()) + table::gap(width)
     };
     let is_number = |i: usize| grid.rows.iter().any(|r| people::is_number(&r[i]));
-    let least = |i: usize| if is_number(i) { wide(i) } else { wide(i).min(table::WORDS_MIN + 2) };
+    let least =
+        |i: usize| if is_number(i) { wide(i) } else { wide(i).min(table::words_min(title(i)) + table::gap(width)) };
     let mut gone = Vec::new();
     for last in [false, true] {
         // Columns that stay as long as words can be shortened push no other one out before that.
@@ -170,11 +171,7 @@ fn as_table(grid: &Grid, look: &Look) -> String {
         let (at, gone) = fitting(grid, width);
         let (titles, rows, right) = shown(grid, &at);
         out.push_str(&table::simple(&titles, &rows, &right, width));
-        if !gone.is_empty() {
-            let text =
-                format!("Hidden for width: {} (a wider terminal, --format csv or json shows them).", gone.join(", "));
-            out.push_str(&text::wrap(&text, "", "  ", width));
-        }
+        out.push_str(&table::hidden(&gone, width));
     }
     if let Some(figure) = &grid.figure {
         out.push('\n');
@@ -231,7 +228,7 @@ mod tests {
                 GridColumn::new("b", "Second to go").yields(1),
                 GridColumn::new("c", "Never goes"),
                 GridColumn::machine("d"),
-                GridColumn::new("e", "Stays shortened").yields_last(1),
+                GridColumn::new("e", "Stays").yields_last(1),
             ],
             rows: vec![vec![
                 Cell::Text("x".into()),

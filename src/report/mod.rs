@@ -101,6 +101,6 @@ pub fn format_of_ending(path: &std::path::Path) -> Option<&'static Format> {
     FORMATS.iter().find(|f| f.endings.contains(&ending.as_str()))
 }
 
-pub use table::simple as simple_table;
+pub use table::yielding as simple_table;
 pub use text::wrap as wrapped;
 pub use verdict::{VERDICT_FORMATS, VerdictFormat, verdict_format};

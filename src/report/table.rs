@@ -15,6 +15,22 @@ const NAME_MAX: usize = 60;
 
 /// Below this width every column counts: one space between columns, shorter operator names.
 const NARROW: usize = 100;
+/// The same of tables that are not about layers.
+const TIGHT: usize = 60;
+
+/// Spaces between columns of a table that is not about layers.
+pub(super) fn gap(width: usize) -> usize {
+    if width < TIGHT { 1 } else { 2 }
+}
+
+/// Which columns are not there for want of room.
+pub(super) fn hidden(titles: &[&str], width: usize) -> String {
+    if titles.is_empty() {
+        return String::new();
+    }
+    let text = format!("Hidden for width: {} (a wider terminal, --format csv or json shows them).", titles.join(", "));
+    wrap(&text, "", "  ", width)
+}
 
 /// Spaces between columns, a rule under the titles.
 fn style(gap: usize) -> TableFormat {
@@ -46,8 +62,12 @@ fn draw(titles: &[&str], rows: &[Vec<String>], right: &[bool], gap: usize) -> St
     out
 }
 
-/// Narrowest a column of words becomes.
-pub(super) const WORDS_MIN: usize = 10;
+/// Narrowest a column of words becomes, unless its title is wider.
+const WORDS_MIN: usize = 10;
+/// The same of a column with a title.
+pub(super) fn words_min(title: &str) -> usize {
+    WORDS_MIN.max(title.chars().count())
+}
 /// By how much the first of them stays wider than the others.
 const NAME_MORE: usize = 14;
 
@@ -60,10 +80,10 @@ pub fn simple(titles: &[&str], rows: &[Vec<String>], right: &[bool], width: usiz
     // What names a row stays longer than what is said of it.
     let named = (0..titles.len()).find(words);
     let more = |i: usize| if named == Some(i) { NAME_MORE } else { 0 };
-    while room.iter().sum::<usize>() + 2 * titles.len() > width {
+    while room.iter().sum::<usize>() + gap(width) * titles.len() > width {
         match (0..titles.len())
             .filter(words)
-            .filter(|&i| room[i] > WORDS_MIN)
+            .filter(|&i| room[i] > words_min(titles[i]))
             .max_by_key(|&i| room[i].saturating_sub(more(i)))
         {
             Some(i) => room[i] -= 1,
@@ -75,7 +95,28 @@ pub fn simple(titles: &[&str], rows: &[Vec<String>], right: &[bool], width: usiz
         let fit = |c: &str| if c.contains(' ') { cut(c, room[i]) } else { elide(c, room[i]) };
         rows.iter_mut().for_each(|r| r[i] = fit(&r[i]));
     }
-    draw(titles, &rows, right, 2)
+    draw(titles, &rows, right, gap(width))
+}
+
+/// The same, where columns give way by `yields` (the larger the earlier; 0 never) once shortened words make no more room.
+pub fn yielding(titles: &[&str], rows: &[Vec<String>], right: &[bool], yields: &[u8], width: usize) -> String {
+    let mut at: Vec<usize> = (0..titles.len()).collect();
+    let is_right = |i: usize| right.get(i).copied().unwrap_or(false);
+    let least = |&i: &usize| {
+        let wide = column_width(titles[i], rows, i);
+        gap(width) + if is_right(i) { wide } else { wide.min(words_min(titles[i])) }
+    };
+    let mut gone = Vec::new();
+    while at.iter().map(least).sum::<usize>() > width {
+        let yields = |i: usize| yields.get(i).copied().unwrap_or(0);
+        let Some(first) = at.iter().copied().filter(|&i| yields(i) > 0).max_by_key(|&i| yields(i)) else { break };
+        at.retain(|&i| i != first);
+        gone.push(titles[first]);
+    }
+    let titles: Vec<&str> = at.iter().map(|&i| titles[i]).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|r| at.iter().map(|&i| r[i].clone()).collect()).collect();
+    let right: Vec<bool> = at.iter().map(|&i| is_right(i)).collect();
+    simple(&titles, &rows, &right, width) + &hidden(&gone, width)
 }
 
 fn column_width(title: &str, rows: &[Vec<String>], i: usize) -> usize {
@@ -202,15 +243,7 @@ pub fn render(report: &Report, look: &Look) -> Result<Vec<u8>> {
         for line in people::remarks(report) {
             out.push_str(&wrap(&line, "", "  ", width));
         }
-        if !dropped.is_empty() {
-            let list = dropped.join(", ");
-            out.push_str(&wrap(
-                &format!("Hidden for width: {list} (a wider terminal, --format csv or json shows them)."),
-                "",
-                "  ",
-                width,
-            ));
-        }
+        out.push_str(&hidden(&dropped, width));
         out.push('\n');
     }
     let totals = people::totals(report);
@@ -230,7 +263,7 @@ pub fn render(report: &Report, look: &Look) -> Result<Vec<u8>> {
         out.push('\n');
         let (head, rows) = people::classes(report);
         let right: Vec<bool> = (0..head.len()).map(|i| i > 0).collect();
-        out.push_str(&simple(&head, &rows, &right, width));
+        out.push_str(&yielding(&head, &rows, &right, &[0, 3, 0, 2, 4, 0, 0, 1], width));
     }
     if !report.latency.is_empty() {
         out.push('\n');

@@ -107,7 +107,7 @@ pub struct ViewArgs {
     #[arg(long, value_name = "NAMES")]
     pub convention: Option<String>,
     /// Join what another runtime measured with the counts: ONNX Runtime's profiling JSON, OpenVINO's benchmark_app report,
-    /// TensorRT's trtexec profile (with a second file: its layer information), TFLite's op-profile CSV or PyTorch's trace of
+    /// TensorRT's trtexec profile (with a second file: its layer information), TFLite's op profile (CSV or print) or PyTorch's trace of
     /// this model
     #[arg(long, value_name = "FILE")]
     pub import_profile: Vec<PathBuf>,

@@ -5,6 +5,7 @@
 //! says it holds (a convolution named after the activation behind it), and nodes nobody names go to the row that makes their input,
 //! or else to the row that reads their result: that is what fusing does.
 
+use super::words::{holds, is_heavy, is_move, kinds};
 use super::{By, Row};
 use crate::ir::{Graph, NodeId, Source, ValueId};
 use crate::ops::Access;
@@ -33,103 +34,6 @@ struct Mapper<'a> {
     readers: HashMap<ValueId, Vec<usize>>,
 }
 
-/// What operators do, in the words in which runtimes and ONNX meet. A row or node may be several.
-fn kinds(op: &str) -> &'static [&'static str] {
-    let op = op.trim_start_matches("aten::").trim_end_matches('_').to_ascii_lowercase().replace(['_', '-', ' '], "");
-    match op.as_str() {
-        "conv" | "fusedconv" | "convolution" | "groupconvolution" | "conv2d" | "conv1d" | "conv3d"
-        | "depthwiseconv2d" | "qlinearconv" | "convinteger" | "nhwcconv" | "nhwcfusedconv" | "mkldnnconvolution" => {
-            &["conv"]
-        }
-        "convtranspose" | "deconvolution" | "convtranspose2d" | "transposeconv" => &["deconv"],
-        "matmul"
-        | "gemm"
-        | "fusedmatmul"
-        | "fusedgemm"
-        | "fullyconnected"
-        | "linear"
-        | "addmm"
-        | "mm"
-        | "bmm"
-        | "baddbmm"
-        | "batchmatmul"
-        | "matmulinteger"
-        | "dynamicquantizematmul"
-        | "qlinearmatmul"
-        | "matmulnbits"
-        | "qgemm"
-        | "inner"
-        | "innerproduct"
-        | "matmulintegertofloat" => &["matmul"],
-        "scaleddotproductattention" | "attention" | "multiheadattention" | "groupqueryattention" => {
-            &["softmax", "attention"]
-        }
-        "softmax" | "biassoftmax" | "logsoftmax" => &["softmax"],
-        "batchnormalization" | "batchnorm" | "nativebatchnorm" => &["batchnorm"],
-        "layernormalization"
-        | "layernorm"
-        | "nativelayernorm"
-        | "skiplayernormalization"
-        | "embedlayernormalization"
-        | "mvn"
-        | "simplifiedlayernormalization"
-        | "skipsimplifiedlayernormalization" => &["layernorm"],
-        "sqrt" => &["sqrt", "layernorm"],
-        "erf" => &["gelu", "erf"],
-        "gelu" | "biasgelu" | "fastgelu" | "quickgelu" => &["gelu"],
-        "relu" => &["relu"],
-        "clip" | "clamp" | "hardtanh" | "relu6" | "relun1to1" => &["clip"],
-        "hardswish" | "hswish" => &["hardswish"],
-        "sigmoid" | "logistic" => &["sigmoid"],
-        "silu" | "swish" => &["sigmoid", "silu"],
-        "tanh" => &["tanh"],
-        "add" | "eltwiseadd" | "sum" => &["add"],
-        "sub" | "subtract" | "rsub" => &["sub"],
-        "mul" | "multiply" => &["mul"],
-        "div" | "divide" => &["div"],
-        "maxpool" | "maxpool2d" | "maxpool2dwithindices" => &["maxpool"],
-        "averagepool" | "avgpool" | "avgpool2d" | "averagepool2d" => &["avgpool"],
-        "globalaveragepool" | "reducemean" | "mean" | "adaptiveavgpool2d" => &["mean"],
-        "gather" | "embedding" | "indexselect" => &["gather"],
-        "transpose" | "permute" => &["transpose"],
-        "concat" | "cat" | "concatenation" => &["concat"],
-        "slice" | "stridedslice" => &["slice"],
-        "split" | "chunk" | "variadicsplit" => &["split"],
-        "reshape" | "view" | "flatten" | "squeeze" | "unsqueeze" | "unsafeview" => &["view"],
-        "resize" | "interpolate" | "upsample" | "upsamplenearest2d" | "upsamplebilinear2d" | "resizebilinear" => {
-            &["resize"]
-        }
-        "lstm" | "dynamicquantizelstm" | "lstmsequence" => &["lstm"],
-        "gru" | "grusequence" => &["gru"],
-        "pad" | "constantpadnd" => &["pad"],
-        "where" | "select" => &["where"],
-        "cast" | "convert" | "to" => &["cast"],
-        "quantizelinear" | "fakequantize" => &["quantize"],
-        _ => &[],
-    }
-}
-
-/// What a runtime's operator holds besides what it is placed by.
-fn holds(op: &str) -> &'static [&'static str] {
-    let op = op.to_ascii_lowercase();
-    match op.trim_start_matches("aten::") {
-        "skiplayernormalization" | "biasgelu" | "biassoftmax" => &["add"],
-        "silu" | "silu_" | "swish" => &["mul"],
-        _ => &[],
-    }
-}
-
-/// Operators that do most of the work and are never a mere part of a neighbour's.
-fn is_heavy(op_type: &str) -> bool {
-    kinds(op_type).iter().any(|k| matches!(*k, "conv" | "deconv" | "matmul" | "lstm" | "gru"))
-}
-
-/// Operators that runtimes put in to change a layout or a type.
-fn is_move(op: &str) -> bool {
-    let op = op.to_ascii_lowercase();
-    ["reorder", "reformat", "convert", "cast", "copy", "memcpy"].iter().any(|m| op.contains(m))
-}
-
 /// Characters that end a name inside a longer one.
 fn is_boundary(c: char) -> bool {
     !c.is_alphanumeric()
@@ -141,6 +45,8 @@ const MYELIN: &str = "_myl";
 const LONGEST_NAME: usize = 4096;
 /// Most cells of an alignment; longer sequences are placed greedily.
 const MOST_CELLS: usize = 1 << 26;
+/// When regions get their nodes: after rows that name them, before rows that mention them.
+const REGIONS: usize = 4;
 
 impl<'a> Mapper<'a> {
     fn new(rows: &'a [Row], graph: &'a Graph) -> Mapper<'a> {
@@ -195,29 +101,38 @@ impl<'a> Mapper<'a> {
             Vec::new()
         };
         flat.iter().for_each(|(n, i)| _ = names.entry(n).or_insert(*i));
+        // Nodes by row, and whether a row says just that name.
+        let mut said: Vec<Vec<(usize, bool)>> = Vec::with_capacity(self.rows.len());
         for (r, row) in self.rows.iter().enumerate() {
-            let said: Vec<usize> = row.parts.iter().filter_map(|p| names.get(p.as_str()).copied()).collect();
-            let name = row.name.split_once(MYELIN).map_or(row.name.as_str(), |(n, _)| n);
-            let mut found = if said.is_empty() { found_in(name, &names) } else { said };
-            if let Some((first, last)) = between(&row.name, &names) {
-                found.extend(first..=last);
+            let exact = row.parts.iter().filter_map(|p| names.get(p.as_str()).map(|&i| (i, true)));
+            let mut found: Vec<(usize, bool)> = exact.collect();
+            if found.is_empty() {
+                let name = row.names.as_deref().unwrap_or(&row.name);
+                found = found_in(name.split_once(MYELIN).map_or(name, |(n, _)| n), &names);
             }
             // What a layout change serves is not what it is.
-            found.retain(|&i| self.runs(i));
-            found.dedup();
+            found.retain(|&(i, _)| self.runs(i));
+            let mut seen = HashSet::new();
+            found.retain(|&(i, _)| seen.insert(i));
             if !found.is_empty() {
-                self.anchors[r] = (found, By::Name);
+                self.anchors[r] = (found.iter().map(|f| f.0).collect(), By::Name);
             }
+            said.push(found);
         }
-        // A row of the fitting operator owns a node before one of an operator nobody knows, and that before rows that merely mention it.
-        for tier in 0..3 {
-            for r in 0..self.rows.len() {
-                for node in self.anchors[r].0.clone() {
+        // A row that says just a node's name, of the fitting operator, owns it before one of an operator nobody knows, those before
+        // rows whose names hold it among other words, and these before regions and rows that merely mention it.
+        for tier in 0..7 {
+            if tier == REGIONS {
+                self.regions(&names);
+                continue;
+            }
+            for (r, found) in said.iter().enumerate() {
+                for &(node, exact) in found {
                     let op = &self.rows[r].op;
                     let its = match (kinds(op).is_empty(), self.fits(r, node)) {
-                        (false, true) => 0,
-                        (true, _) if !is_move(op) => 1,
-                        _ => 2,
+                        (false, true) => 2 * usize::from(!exact),
+                        (true, _) if !is_move(op) => 1 + 2 * usize::from(!exact),
+                        _ => 5 + usize::from(!exact),
                     };
                     if its == tier {
                         self.give(node, r);
@@ -227,16 +142,78 @@ impl<'a> Mapper<'a> {
         }
     }
 
+    /// `{ForeignNode[first...last]}`: the nodes up the stream from the last to the first that no row names.
+    fn regions(&mut self, names: &HashMap<&str, usize>) {
+        let mut readers: Option<HashMap<&str, usize>> = None;
+        for r in 0..self.rows.len() {
+            let Some((first, last)) = region(&self.rows[r].name) else { continue };
+            if is_move(&self.rows[r].op) {
+                continue;
+            }
+            let ends: Vec<usize> = found_in(last, names).iter().map(|f| f.0).filter(|&i| self.runs(i)).collect();
+            // A region may begin at a weight or a constant: then with the first node that reads it.
+            let readers = readers.get_or_insert_with(|| self.first_readers());
+            let start = found_in(first, names).iter().map(|f| f.0).filter(|&i| self.runs(i)).min();
+            let start = start.or_else(|| found_in(first, readers).iter().map(|f| f.0).min()).unwrap_or(0);
+            let mut todo = ends;
+            todo.iter().for_each(|&i| self.give(i, r));
+            while let Some(at) = todo.pop() {
+                let above: Vec<usize> =
+                    self.producers(at).filter(|&p| p >= start && self.row_of[p].is_none()).collect();
+                for p in above {
+                    self.give(p, r);
+                    todo.push(p);
+                }
+            }
+        }
+    }
+
+    /// By name of a weight, an input, or a constant node or its result: the first running node that reads it, also through other constants.
+    fn first_readers(&self) -> HashMap<&'a str, usize> {
+        let graph = self.graph;
+        let mut of_value: HashMap<ValueId, usize> = HashMap::new();
+        let mut out: HashMap<&str, usize> = HashMap::new();
+        for (i, node) in graph.nodes().iter().enumerate().rev() {
+            let outputs = node.outputs.iter().flatten();
+            let read = if node.is_static { outputs.filter_map(|v| of_value.get(v).copied()).min() } else { Some(i) };
+            let Some(read) = read else { continue };
+            if node.is_static {
+                out.insert(&node.name, read);
+            }
+            for v in node.inputs.iter().flatten() {
+                let first = of_value.entry(*v).or_insert(read);
+                *first = (*first).min(read);
+            }
+        }
+        for (v, i) in of_value {
+            let value = graph.value(v);
+            if !matches!(value.source, Source::Node(id, _) if !graph.node(id).is_static) {
+                out.insert(&value.name, i);
+            }
+        }
+        out.remove("");
+        out
+    }
+
     /// Whether a row's operator can be a node's.
     fn fits(&self, row: usize, node: usize) -> bool {
         let mine = kinds(&self.rows[row].op);
         mine.is_empty() || kinds(&self.graph.nodes()[node].op_type).iter().any(|k| mine.contains(k))
     }
 
+    /// Whether a node is a convolution with a window of one element.
+    fn is_pointwise(&self, node: usize) -> bool {
+        let n = &self.graph.nodes()[node];
+        let window = n.inputs.get(1).copied().flatten().and_then(|v| self.graph.value(v).fact.shape.concrete());
+        kinds(&n.op_type).contains(&"conv") && window.is_some_and(|w| w.len() > 2 && w[2..].iter().all(|&d| d == 1))
+    }
+
     /// How well an unnamed row fits a node: 0 not at all.
     fn score(&self, row: usize, node: usize) -> u32 {
         let (r, n) = (&self.rows[row], &self.graph.nodes()[node]);
-        if !kinds(&n.op_type).iter().any(|k| kinds(&r.op).contains(k)) {
+        let mine = kinds(&r.op);
+        let is_product = || mine.contains(&"pointwise") && self.is_pointwise(node);
+        if !kinds(&n.op_type).iter().any(|k| mine.contains(k)) && !is_product() {
             return 0;
         }
         let elements = |d: &[usize]| d.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
@@ -258,7 +235,7 @@ impl<'a> Mapper<'a> {
     /// Rows without a name, placed in the order of the run among the nodes that no row has yet: the alignment that fits best.
     fn by_order(&mut self) {
         let rows: Vec<usize> = (0..self.rows.len())
-            .filter(|&r| self.anchors[r].0.is_empty() && !kinds(&self.rows[r].op).is_empty())
+            .filter(|&r| self.anchors[r].0.is_empty() && !self.rows[r].merged && !kinds(&self.rows[r].op).is_empty())
             .collect();
         let nodes: Vec<usize> = (0..self.row_of.len())
             .filter(|&i| self.runs(i) && self.row_of[i].is_none() && !kinds(&self.graph.nodes()[i].op_type).is_empty())
@@ -403,13 +380,21 @@ impl<'a> Mapper<'a> {
                 self.row_of[i] = self.producers(i).filter_map(|p| self.row_of[p]).max();
             }
         }
+        // Work that a row without a place may have done is not its neighbours'.
+        let placeless = (0..self.rows.len()).filter(|&r| self.anchors[r].0.is_empty());
+        let open: HashSet<&str> = placeless.flat_map(|r| kinds(&self.rows[r].op)).copied().collect();
+        let free = |m: &Self, i: usize| {
+            let op = &m.graph.nodes()[i].op_type;
+            let is_open = kinds(op).iter().any(|k| open.contains(k)) || open.contains("pointwise") && m.is_pointwise(i);
+            m.row_of[i].is_none() && m.runs(i) && !(is_heavy(op) && is_open)
+        };
         for i in (0..n).rev() {
-            if self.row_of[i].is_none() && self.runs(i) {
+            if free(self, i) {
                 self.row_of[i] = self.consumers(i).filter_map(|c| self.row_of[c]).min();
             }
         }
         for i in 0..n {
-            if self.row_of[i].is_none() && self.runs(i) {
+            if free(self, i) {
                 self.row_of[i] = self.producers(i).filter_map(|p| self.row_of[p]).max();
             }
         }
@@ -443,11 +428,12 @@ impl<'a> Mapper<'a> {
     }
 }
 
-/// Nodes whose names stand in a row's name: the whole of it, a list of parts, or what remains without a runtime's additions.
-fn found_in(name: &str, names: &HashMap<&str, usize>) -> Vec<usize> {
+/// Nodes whose names stand in a row's name: the whole of it, a list of parts, or what remains without a runtime's additions. With each,
+/// whether it is the whole of a part.
+fn found_in(name: &str, names: &HashMap<&str, usize>) -> Vec<(usize, bool)> {
     // A convolution of ONNX Runtime's that was given another layout: `y_nchwc`.
     if let Some(&i) = names.get(name).or_else(|| names.get(name.strip_suffix("_nchwc")?)) {
-        return vec![i];
+        return vec![(i, true)];
     }
     if name.len() > LONGEST_NAME {
         return Vec::new();
@@ -458,10 +444,11 @@ fn found_in(name: &str, names: &HashMap<&str, usize>) -> Vec<usize> {
     let mut seen = HashSet::new();
     for part in parts {
         for part in part.split("...") {
-            if let Some(i) = names.get(part).copied().or_else(|| inside(part, names))
+            let exact = names.get(part).copied();
+            if let Some(i) = exact.or_else(|| inside(part, names))
                 && seen.insert(i)
             {
-                out.push(i);
+                out.push((i, exact.is_some()));
             }
         }
     }
@@ -489,11 +476,8 @@ fn inside(text: &str, names: &HashMap<&str, usize>) -> Option<usize> {
     best.map(|b| b.2)
 }
 
-/// `{ForeignNode[first...last]}`: all nodes from one to the other.
-fn between(name: &str, names: &HashMap<&str, usize>) -> Option<(usize, usize)> {
-    let inner = name.split_once("ForeignNode[")?.1.split_once(']')?.0;
-    let (first, last) = inner.split_once("...")?;
-    let node = |n: &str| names.get(n).copied().or_else(|| inside(n, names));
-    let (a, b) = (node(first)?, node(last)?);
-    (a < b).then_some((a + 1, b.saturating_sub(1)))
+/// What stands at both ends of `{ForeignNode[first...last]}`; either may hold brackets of its own.
+fn region(name: &str) -> Option<(&str, &str)> {
+    let inner = name.split_once("ForeignNode[")?.1;
+    inner.rsplit_once(']')?.0.split_once("...")
 }

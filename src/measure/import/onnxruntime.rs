@@ -48,5 +48,5 @@ fn import(events: &[Value]) -> Result<Import> {
     let rows = gathered(nodes.iter().map(event), runs);
     // The first run allocates.
     let walls_s = if walls.len() > 2 { walls[1..].to_vec() } else { walls };
-    Ok(Import { runtime: "ONNX Runtime", runs, rows, walls_s })
+    Ok(Import { runtime: "ONNX Runtime", runs, rows, walls_s, ..Import::default() })
 }

@@ -20,7 +20,7 @@ fn made(mut rows: Vec<Row>) -> Result<Import> {
         return Err(Error::input("holds no layer that ran")
             .hint("make it with benchmark_app -pc -report_type average_counters"));
     }
-    Ok(Import { runtime: "OpenVINO", runs: 0, rows, walls_s: Vec::new() })
+    Ok(Import { runtime: "OpenVINO", rows, ..Import::default() })
 }
 
 fn from_json(performance: &Value) -> Result<Import> {

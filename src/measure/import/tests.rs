@@ -237,6 +237,165 @@ Add (ND, F32), 1.8, 0.2, 0.2, 10%, 100%, 0, 1, Delegate/Add (ND, F32):2
 }
 
 #[test]
+fn tensorrt_names_hold_numbers_that_are_no_nodes_and_regions_between_them() {
+    // A value that is named by a number, as old exporters did, is not layer 108, nor tensor 12.
+    let text = r#"[{"count": 11},
+        {"name": "[trainStation1]", "averageMs": 0.1},
+        {"name": "(Unnamed Layer* 108) [Shuffle]", "averageMs": 0.1},
+        {"name": "Reformatting CopyNode for Output Tensor 12 to /conv1/Conv + /relu/Relu", "averageMs": 0.1},
+        {"name": "w1 + /conv1/_weight_quantizer/QuantizeLinear + /conv1/Conv + /relu/Relu", "averageMs": 0.4},
+        {"name": "reshape_before_/conv2/Conv", "averageMs": 0.1},
+        {"name": "/conv2/Conv || /Add", "averageMs": 0.5},
+        {"name": "/relu_1/Relu_clone_1", "averageMs": 0.1}]"#;
+    let (_, rows, ms) = joined(text);
+    assert_eq!(rows[0], "[trainStation1]:  by nothing");
+    assert_eq!(rows[1], "(Unnamed Layer* 108) [Shuffle]:  by nothing");
+    assert!(rows[2].ends_with("/Relu: /conv1/Conv by name"), "{rows:?}");
+    assert!(rows[3].ends_with("/relu/Relu: /conv1/Conv /relu/Relu /bn/BN by name"), "{rows:?}");
+    // What stands around a layer does not take it from the row that is the layer.
+    assert_eq!(rows[4], "reshape_before_/conv2/Conv: /conv2/Conv by name");
+    assert_eq!(rows[5], "/conv2/Conv || /Add: /conv2/Conv /Add by name");
+    assert_eq!(rows[6], "/relu_1/Relu_clone_1: /relu_1/Relu by name");
+    assert!((ms - 1.4).abs() < 1e-9, "{ms}");
+    // A region that begins at a weight or at a layer without a name, and one whose last part is fused, leave named layers theirs.
+    for first in ["w2", "(Unnamed Layer* 3) [Constant]", "/conv2/Conv"] {
+        let text = format!(
+            r#"[{{"count": 1}}, {{"name": "{{ForeignNode[{first}.../Add + /relu_1/Relu]}}", "averageMs": 1.0}},
+                {{"name": "/conv1/Conv + /bn/BN + /relu/Relu", "averageMs": 1.0}}]"#
+        );
+        let (_, rows, _) = joined(&text);
+        assert!(rows[0].ends_with(&format!(": {SECOND} by name")), "{first}: {rows:?}");
+        assert!(rows[1].ends_with(&format!(": {FIRST} by name")), "{first}: {rows:?}");
+    }
+}
+
+#[test]
+fn tensorrt_prints_its_profile_with_names_before_or_behind() {
+    let old = "[07/01/2021-12:27:29] [I] === Profile (613 iterations ) ===
+[07/01/2021-12:27:29] [I]                                               Layer   Time (ms)   Avg. Time (ms)   Time %
+[07/01/2021-12:27:29] [I]                       /conv1/Conv + /relu/Relu       19.98           0.4000      40.0
+[07/01/2021-12:27:29] [I]             {/conv2/Conv,/Add,/relu_1/Relu}       96.17           0.6000      60.0
+[07/01/2021-12:27:29] [I]                                               Total      116.15           1.0000     100.0
+[07/01/2021-12:27:29] [I] 
+";
+    let new = "[05/08/2024-14:05:14] [I] === Profile (613 iterations ) ===
+[05/08/2024-14:05:14] [I]    Time(ms)     Avg.(ms)   Median(ms)   Time(%)   Layer
+[05/08/2024-14:05:14] [I]       19.98       0.4000       0.4100      40.0   /conv1/Conv + /relu/Relu
+[05/08/2024-14:05:14] [I]       96.17       0.6000       0.6100      60.0   {/conv2/Conv,/Add,/relu_1/Relu}
+[05/08/2024-14:05:14] [I]      116.15       1.0000       1.0200     100.0   Total
+[05/08/2024-14:05:14] [I] 
+";
+    for text in [old.to_string(), new.to_string(), new.replace("Total\n", "Total\r\n")] {
+        let (runtime, rows, ms) = joined(&format!("&&&& RUNNING TensorRT.trtexec\n{text}&&&& PASSED\n"));
+        assert_eq!((runtime.as_str(), rows.len()), ("TensorRT", 2), "{rows:?}");
+        assert_eq!(rows[0], "/conv1/Conv + /relu/Relu: /conv1/Conv /relu/Relu /bn/BN by name");
+        assert_eq!(rows[1], format!("{{/conv2/Conv,/Add,/relu_1/Relu}}: {SECOND} by name"));
+        assert!((ms - 1.0).abs() < 1e-9, "{ms}");
+    }
+}
+
+#[test]
+fn layer_information_parts_nodes_by_any_mark_and_tells_other_shapes() {
+    let text =
+        r#"[{"count": 1}, {"name": "__myl_A_myl0_1", "averageMs": 1.0}, {"name": "__myl_B_myl0_2", "averageMs": 1.0}]"#;
+    for mark in ["\\u001e", "\\u001f", ""] {
+        let info = |batch: usize| {
+            format!(
+                r#"{{"Layers": [{{"Name": "__myl_A_myl0_1", "LayerType": "correlation", "Outputs": [{{"Dimensions": [{batch},4,8,8]}}],
+                "Metadata": "[ONNX Layer: /conv1/Conv]{mark}[ONNX Layer: /relu/Relu]"}}, {{"Name": "__myl_B_myl0_2", "LayerType": "kgen",
+                "Outputs": [{{"Dimensions": [-1,4,8,8]}}], "Metadata": "[ONNX Layer: /conv2/Conv]"}}]}}"#
+            )
+        };
+        let (_, rows, _) = joined_all(&[text, &info(1)]);
+        assert_eq!(rows[0], "__myl_A_myl0_1: /conv1/Conv /relu/Relu /bn/BN by name");
+        let dir = tempfile::tempdir().unwrap();
+        let (times, layers) = (dir.path().join("times"), dir.path().join("layers"));
+        std::fs::write(&times, text).unwrap();
+        let notes = |batch: usize| {
+            std::fs::write(&layers, info(batch)).unwrap();
+            read(&[times.clone(), layers.clone()]).unwrap().join(&graph()).import.notes
+        };
+        assert_eq!(notes(1), [""; 0]);
+        assert!(notes(32)[0].contains("32x4x8x8 there, 1x4x8x8 here"), "{:?}", notes(32));
+    }
+}
+
+#[test]
+fn tflite_rows_of_a_delegate_stand_among_others_and_may_be_sums() {
+    let head = "Operator-wise Profiling Info for Regular Benchmark Runs:
+============================== Run Order ==============================
+\t     [node type]\t  [first]\t [avg ms]\t     [%]\t  [cdf%]\t  [mem KB]\t[times called]\t[Name]
+";
+    let tail = "
+Timings (microseconds): count=64 first=15808 curr=14892 min=14470 max=17363 avg=2000.2 std=542
+";
+    let one = "\t  QUANTIZE\t 0.2\t 0.2\t 10.000%\t 10.000%\t 0.000\t 1\t[tfl.quantize]:0
+\t AllocateTensors\t 9.000\t 9.000\t 5.000%\t 15.000%\t 452.000\t 0\tAllocateTensors/0
+\t Convolution (NHWC, QC8) IGEMM\t 0.8\t 0.8\t 40.000%\t 55.000%\t 0.000\t 1\tDelegate/Convolution (NHWC, QC8) IGEMM:0
+\t Convolution (NHWC, QC8) GEMM\t 0.7\t 0.7\t 35.000%\t 90.000%\t 0.000\t 1\tDelegate/Convolution (NHWC, QC8) GEMM:1
+\t Add (ND, QS8)\t 0.2\t 0.2\t 10.000%\t 100.000%\t 0.000\t 1\tDelegate/Add (ND, QS8):2
+";
+    // What is called less than once a run counts by its share: 5 % beside the 95 % that take 1.9 ms.
+    for prefix in ["", "05-31 10:31:13.006 21767 21767 I tflite  : "] {
+        let text = format!("{head}{one}{tail}").replace("\n\t", &format!("\n{prefix}\t"));
+        let (_, rows, ms) = joined(&text);
+        assert!((ms - 2.0).abs() < 1e-9, "{ms}");
+        assert_eq!(rows[1], "AllocateTensors/0:  by nothing");
+        assert!(rows[2].ends_with(&format!("IGEMM:0: {FIRST} by order")), "{rows:?}");
+        assert!(rows[3].ends_with(":1: /conv2/Conv by order") && rows[4].contains(": /Add "), "{rows:?}");
+    }
+    // Several parts: the first convolution of each is one row, and which nodes those are nobody can tell.
+    let several = one.replace(
+        "0.000\t 1\tDelegate/Convolution (NHWC, QC8) GEMM",
+        "0.000\t 3\tDelegate/Convolution (NHWC, QC8) GEMM",
+    );
+    let (_, rows, ms) = joined(&format!("{head}{several}{tail}"));
+    assert!((ms - 3.3 * 100.0 / 95.0).abs() < 1e-9, "{ms}");
+    assert_eq!(rows[3], "Delegate/Convolution (NHWC, QC8) GEMM:1 (sum of 3):  by nothing");
+    assert!(rows[2].ends_with("by nothing") && rows[4].ends_with("by nothing"), "{rows:?}");
+    // What a GPU's delegate writes.
+    let gpu =
+        "\t convolution_2d 0 -> relu 1\t 0.3\t 0.3\t 30.0%\t 30.0%\t 0.000\t 1\tDelegate/convolution_2d 0 -> relu 1:0
+\t convolution_2d 2\t 0.7\t 0.7\t 70.0%\t 100.0%\t 0.000\t 1\tDelegate/convolution_2d 2:1
+";
+    let (_, rows, _) = joined(&format!("{head}{gpu}{tail}"));
+    assert!(rows[0].contains(&format!(": {FIRST} ")) && rows[1].contains(&format!(": {SECOND} ")), "{rows:?}");
+}
+
+#[test]
+fn litert_sums_over_all_runs() {
+    let text = "============================================= Run Order =============================================
+                            [node type]    [start]    [first]   [avg ms]        [%]     [cdf%]   [mem KB] [times called]   [Name]
+        Delegate/Convolution (NHWC) DWConv      0.000      0.500      0.400    40.000%    40.000%      0.000             20   [Delegate]:0
+             Delegate/Convolution (NC) GEMM      0.000      0.500      0.400    40.000%    80.000%      0.000             20   [Delegate]:1
+                          Delegate/Add (ND)      0.000      0.200      0.200    20.000%   100.000%      0.000             20   [Delegate]:2
+
+================================ Delegate Statistics ================================
+Op Name                                                    Count    Avg(us)    Min(us)    Max(us)  Total(us)
+Delegate/Add (ND)                                             20     200.00          0       8141       4000
+
+Timings (microseconds): count=3 curr=20000
+";
+    let (runtime, rows, ms) = joined(text);
+    assert_eq!((runtime.as_str(), rows.len()), ("TFLite", 3));
+    assert!((ms - 1.0).abs() < 1e-9, "{ms}");
+    assert_eq!(rows[0], format!("Delegate/Convolution (NHWC) DWConv:0: {FIRST} by order"));
+    assert!(rows[2].starts_with("Delegate/Add (ND):2: /Add"), "{rows:?}");
+    // A product of its own is no convolution of 3x3, and what was left to the interpreter has no name either.
+    let text =
+        text.replace("Convolution (NC) GEMM", "Fully Connected (NC) GEMM").replace("[Delegate]:2", "[Builtin]:2");
+    let (_, rows, _) = joined(&text.replace("Delegate/Add (ND)", "ADD"));
+    assert!(rows[1].ends_with(":1:  by nothing") && rows[2].contains("/Add"), "{rows:?}");
+    // Nor does its neighbour's time belong to a convolution whose own row has no place.
+    let text = text.replace(
+        "(NC) GEMM      0.000      0.500      0.400    40.000%    80.000%      0.000             20",
+        "(NC) GEMM  0.000  0.500  0.400  40.000%  80.000%  0.000  60",
+    );
+    let (_, rows, _) = joined(&text.replace("Delegate/Add (ND)", "ADD").replace("Fully Connected", "Convolution"));
+    assert!(rows[1].ends_with("(sum of 3):  by nothing") && !rows[2].contains("/conv2/Conv"), "{rows:?}");
+}
+
+#[test]
 fn tflite_and_pytorch_rows_are_placed_by_order_and_shape() {
     let text = "Operator-wise Profiling Info for Regular Benchmark Runs:\n\
         node type, first, avg_ms, %, cdf%, mem KB, times called, name\n\

@@ -55,7 +55,8 @@ fn import(events: &[Value]) -> Result<Import> {
         let (first, last) = (&outer[k * period], &outer[(k + 1) * period - 1]);
         (last.1 + last.2 - first.1) / 1e6
     };
-    Ok(Import { runtime: "PyTorch", runs, rows: rows.collect(), walls_s: (0..runs).map(wall).collect() })
+    let walls_s = (0..runs).map(wall).collect();
+    Ok(Import { runtime: "PyTorch", runs, rows: rows.collect(), walls_s, ..Import::default() })
 }
 
 /// The shortest beginning that the whole repeats, a whole number of times.
