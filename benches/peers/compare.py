@@ -5,10 +5,10 @@
     v/bin/python benches/peers/compare.py target/release/madd-prof resnet50.onnx bert.onnx --threads 1 2 --rounds 5
 
 Every peer keeps one process per (model, threads) loaded and blocked on its input while another is measured, madd-prof starts anew for a
-round and warms up; they take turns,
-and the order rotates from round to round, so that drift of the machine falls on all alike. A figure is the median over rounds of
-the round's median, of loading over `--loads` new processes in turns; the ratio is that of madd-prof over the best peer's; `x floor` is our median over what this machine's ceilings allow
-("Ceilings" in the README). Inputs are random with a fixed seed (integers: ones).
+round and warms up; they take turns, and the order rotates from round to round, so that drift of the machine falls on all alike. A
+figure is the median over rounds of the round's median; the ratio is that of madd-prof over the best peer's; `x floor` is our median
+over what this machine's ceilings allow ("Ceilings" in the README). Loading is timed over `--loads` new processes in turns, beside ONNX
+Runtime's: `first` packs all weights (MADD_PROF_KEEP_GIB=0), `load` finds those that an earlier process has kept. Inputs are random with a fixed seed (integers: ones).
 A batch of 1 and the dims given by `--dim NAME=N` are bound where a model leaves them open.
 """
 import argparse
@@ -169,8 +169,9 @@ class Ours:
             self.command += ["--dim", f"{dim}={n}"]
         self.info = {"version": subprocess.run([binary, "--version"], capture_output=True, text=True).stdout.split()[-1]}
 
-    def bench(self, seconds):
-        done = subprocess.Popen(self.command + ["--seconds", str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def bench(self, seconds, **env):
+        env = dict(os.environ, **env)
+        done = subprocess.Popen(self.command + ["--seconds", str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
         out, err = done.stdout.read(), done.stderr.read()
         _, status, usage = os.wait4(done.pid, 0)
         if status:
@@ -178,9 +179,13 @@ class Ours:
         report = json.loads(out)
         return report["latency"]["optimized"], report, usage
 
-    def load(self):
-        latency, _, _ = self.bench(0.001)
+    def load(self, **env):
+        latency, _, _ = self.bench(0.001, **env)
         return latency.get("prepare_ms", math.nan) / 1e3
+
+    def first_load(self):
+        """As on a machine that has not seen the model."""
+        return self.load(MADD_PROF_KEEP_GIB="0")
 
     def round(self, seconds):
         # As many runs as a peer makes at the least, and a process that has just loaded needs a few before it is steady.
@@ -207,12 +212,16 @@ def measure(path, threads, args):
             print(f"{os.path.basename(path)}: {error}", file=sys.stderr)
     # Loading, in turns, each time in a new process; the file has been read before.
     loads = {s.name: [] for s in subjects}
+    firsts = []
     for _ in range(args.loads):
         for s in subjects:
             loads[s.name].append(s.load())
+        firsts.append(subjects[0].first_load())
     for s in subjects:
         if loads[s.name]:
             s.info["load_s"] = statistics.median(loads[s.name])
+    if firsts:
+        subjects[0].info["first_load_s"] = statistics.median(firsts)
     for r in range(args.rounds):
         turn = r % len(subjects)
         for s in subjects[turn:] + subjects[:turn]:
@@ -241,14 +250,14 @@ def main():
     p.add_argument("--peers", nargs="*", default=PEERS[:2], help=f"of {' '.join(PEERS)} (default: the first two)")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=1.0, help="per subject and round")
-    p.add_argument("--loads", type=int, default=3, help="times each loads a model for the column load/ort (0: as it happens)")
+    p.add_argument("--loads", type=int, default=3, help="times each loads a model, for the columns first/ort and load/ort (0: as it happens)")
     p.add_argument("--dim", action="append", default=[], metavar="NAME=N")
     p.add_argument("--work", default=".", help="where converted models go")
     p.add_argument("--output", help="all figures as JSON")
     args = p.parse_args()
     args.dims = {k: int(v) for k, v in (d.split("=") for d in args.dim)}
     print(f"{platform.machine()} {platform.processor()}, load {os.getloadavg()[0]:.2f}, {args.rounds} rounds of {args.seconds} s")
-    print(f"{'model':28} thr " + " ".join(f"{n:>10}" for n in ["ours"] + args.peers) + "    ratio  x floor  load/ort  peak MB (ours, peers)")
+    print(f"{'model':28} thr " + " ".join(f"{n:>10}" for n in ["ours"] + args.peers) + "    ratio  x floor  first/ort load/ort  peak MB (ours, peers)")
     everything, ratios, floors = {}, {t: [] for t in args.threads}, {t: [] for t in args.threads}
     # The floor is what this machine's ceilings allow: probed once, before anything is measured.
     subprocess.run([args.binary.split(",")[0], "machine", "--quiet"], capture_output=True)
@@ -260,13 +269,13 @@ def main():
             peers = [r[n]["median_ms"] for n in args.peers if n in r]
             ratio = r["ours"]["median_ms"] / min(peers) if peers else math.nan
             ratios[threads].append(ratio)
-            load = r["ours"]["load_s"] / r["ort"]["load_s"] if "ort" in r else math.nan
+            load, first = (r["ours"].get(k, math.nan) / r["ort"]["load_s"] if "ort" in r else math.nan for k in ("load_s", "first_load_s"))
             floor = r["ours"]["median_ms"] / r["ours"]["floor_ms"]
             floors[threads].append(floor)
             cells = " ".join(f"{r[n]['median_ms']:10.2f}" if n in r else f"{'-':>10}" for n in ["ours"] + args.peers)
             extra = " ".join(f"{n} {v['median_ms']:.2f}" for n, v in r.items() if n.startswith("ours") and n != "ours")
             memory = " ".join(f"{r[n]['peak_mb']:.0f}" for n in ["ours"] + args.peers if n in r)
-            print(f"{name:28} {threads:3} {cells}  {ratio:7.3f}  {floor:7.2f}  {load:8.2f}  {memory} {extra}", flush=True)
+            print(f"{name:28} {threads:3} {cells}  {ratio:7.3f}  {floor:7.2f}  {first:8.2f}  {load:8.2f}  {memory} {extra}", flush=True)
             if args.output:
                 with open(args.output, "w") as out:
                     json.dump(everything, out, indent=1)

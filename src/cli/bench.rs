@@ -53,11 +53,12 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     progress.spin();
     let paths = args.measure.path.list();
     let mut sessions = Vec::new();
-    let mut prepare_s = Vec::new();
+    let mut prepared = Vec::new();
     for &path in &paths {
         let start = Instant::now();
-        sessions.push(load::session(&graph, path, &args.measure.engine, quiet)?);
-        prepare_s.push(loading_s + start.elapsed().as_secs_f64());
+        let (session, kept) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
+        prepared.push((loading_s + start.elapsed().as_secs_f64(), kept));
+        sessions.push(session);
     }
     let mut other = args.runtime.map(|Runtime::Ort| foreign(&loaded, &model, &inputs, args)).transpose()?;
     drop(progress);
@@ -72,6 +73,9 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     };
     let samples = sample::sample(&clock, &policy, subjects, &mut run, &mut |share| progress.tell(share))?;
     drop(progress);
+    // Only what is measured: neither a probe nor what is written now.
+    let peak_resident_bytes = host::peak_resident_bytes();
+    load::keep_weights(quiet);
     let paired = match &samples[..sessions.len()] {
         [a, b] => sample::paired_ratio(a, b).map(|r| r.0),
         _ => None,
@@ -91,11 +95,12 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
             isa: other.name.clone(),
             arena_bytes: None,
             prepare_s: None,
+            kept_bytes: None,
             samples: s.seconds,
             per_step: false,
         });
     }
-    for (((path, session), s), prepare_s) in paths.iter().zip(&sessions).zip(samples).zip(prepare_s) {
+    for (((path, session), s), (prepare_s, kept_bytes)) in paths.iter().zip(&sessions).zip(samples).zip(prepared) {
         if *path == Path::Optimized {
             steps = session.steps().iter().map(|s| s.covers.clone()).collect();
         }
@@ -112,6 +117,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
             isa: session.isa().to_string(),
             arena_bytes: session.arena_bytes(),
             prepare_s: Some(prepare_s),
+            kept_bytes,
             samples: s.seconds,
             per_step: false,
         });
@@ -119,8 +125,6 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     for text in &warnings {
         note(quiet, text);
     }
-    // Only what is kept: a probe would take more memory than the model.
-    let peak_resident_bytes = host::peak_resident_bytes();
     let ceilings = load::ceilings(Want::Kept, quiet);
     let mut report = compose(Source {
         command: "bench",

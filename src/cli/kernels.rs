@@ -61,7 +61,9 @@ fn measure(session: Session, args: &KernelsArgs, inputs: Vec<crate::tensor::Tens
     let progress = Progress::new("measuring", args.model.quiet);
     let mut subject = Prepared { session, path: Path::Optimized, inputs };
     let policy = Policy { limit_s: args.seconds, ..Policy::default() };
-    profile(&WallClock::start(), &policy, &mut subject, &mut |share| progress.tell(share))
+    let measured = profile(&WallClock::start(), &policy, &mut subject, &mut |share| progress.tell(share));
+    load::keep_weights(args.model.quiet);
+    measured
 }
 
 /// A step and what is known of it before it runs.

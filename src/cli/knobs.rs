@@ -34,8 +34,13 @@ static VARIABLES: &[Variable] = &[
     },
     Variable {
         name: cache::ENV,
-        what: "folder for probed ceilings and tuned choices; empty: keep none",
+        what: "folder for probed ceilings, tuned choices and packed weights; empty: keep none",
         otherwise: folder,
+    },
+    Variable {
+        name: cache::KEEP,
+        what: "GiB of packed weights kept there, the longest unused go first; 0: none",
+        otherwise: || cache::KEEP_GIB.to_string(),
     },
     Variable {
         name: "XDG_CACHE_HOME",

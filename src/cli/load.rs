@@ -3,7 +3,7 @@
 use super::args::{EngineArgs, MeasureArgs, ModelArgs};
 use super::{note, progress::Progress};
 use crate::engine::tune::Tuning;
-use crate::engine::{Options, Path as KernelPath, Session, WeightSet};
+use crate::engine::{Kept, Options, Path as KernelPath, Session, WeightSet};
 use crate::error::{Error, Result};
 use crate::ir::{self, Bindings, Graph, Model, interp};
 use crate::machine::{self, Identity, Machine, affinity, cache};
@@ -13,7 +13,7 @@ use crate::simd::Isa;
 use crate::tensor::Tensor;
 use crate::{onnx, zoo};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A model as it was asked for.
 pub struct Loaded {
@@ -171,11 +171,29 @@ pub fn options(path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Optio
             note(quiet, "--pin: this system does not let threads be kept on cores");
         }
     }
+    options.kept = kept().cloned();
     let known = cache::folder().map(|f| cache::read_choices(&f, &Identity::here())).unwrap_or_default();
     if args.autotune || !known.is_empty() {
         options.tuning = Some(Arc::new(Tuning::new(known, args.autotune)));
     }
     Ok(options)
+}
+
+/// Where packed weights of models are kept between runs; `None` if they are not.
+pub fn kept() -> Option<&'static Arc<Kept>> {
+    static KEPT: OnceLock<Option<Arc<Kept>>> = OnceLock::new();
+    let open = || {
+        let (folder, limit) = (cache::folder()?, cache::most_weight_bytes());
+        Kept::new(&folder.join("weights"), limit).filter(|_| limit > 0).map(Arc::new)
+    };
+    KEPT.get_or_init(open).as_ref()
+}
+
+/// Keeps what sessions that are still open have packed. To be called when nothing is measured any more.
+pub fn keep_weights(quiet: bool) {
+    if let Some(Err(e)) = kept().map(|k| k.write()) {
+        note(quiet, &format!("packed weights are not kept: {e}"));
+    }
 }
 
 /// A session, with what tuning found kept for later ones.
@@ -184,6 +202,22 @@ pub fn options(path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Optio
 /// If `MADD_PROF_ISA` names no instruction set, or preparation fails.
 pub fn session(graph: &Arc<Graph>, path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Session> {
     session_sharing(graph, path, args, None, quiet)
+}
+
+/// As [`session`], and how many bytes of packed weights an earlier run had kept for it.
+///
+/// # Errors
+/// As there.
+pub fn session_and_kept(
+    graph: &Arc<Graph>,
+    path: KernelPath,
+    args: &EngineArgs,
+    quiet: bool,
+) -> Result<(Session, Option<u64>)> {
+    let kept = kept().filter(|_| path == KernelPath::Optimized);
+    let before = kept.map(|k| k.taken_bytes());
+    let session = session(graph, path, args, quiet)?;
+    Ok((session, kept.zip(before).map(|(k, before)| k.taken_bytes() - before)))
 }
 
 /// As [`session`], with packed weights shared with the other sessions of a set.

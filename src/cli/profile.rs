@@ -53,7 +53,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         let progress = Progress::new(&format!("{}: preparing", path.name()), quiet);
         progress.spin();
         let start = Instant::now();
-        let session = load::session(&graph, path, &args.measure.engine, quiet)?;
+        let (session, kept_bytes) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
         let prepare_s = loading_s + start.elapsed().as_secs_f64();
         drop(progress);
         let progress = Progress::new(&format!("{}: measuring", path.name()), quiet);
@@ -61,7 +61,8 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         let mut subject = Prepared { session, path, inputs: inputs.clone() };
         let mut done = profile(&clock, &policy, &mut subject, &mut |share| progress.tell(share))?;
         drop(progress);
-        done.prepare_s = Some(prepare_s);
+        load::keep_weights(quiet);
+        (done.prepare_s, done.kept_bytes) = (Some(prepare_s), kept_bytes);
         let runs = done.stats.runs;
         if runs == 1 && done.samples.stop != Stop::Interrupted {
             warnings.push(format!(

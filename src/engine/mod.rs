@@ -19,7 +19,7 @@ mod reference;
 
 use crate::error::{Error, Result};
 use crate::ir::{Graph, NodeId};
-pub use crate::kernels::WeightSet;
+pub use crate::kernels::{Kept, WeightSet};
 use crate::simd::Isa;
 use crate::tensor::Tensor;
 use std::sync::Arc;
@@ -65,6 +65,8 @@ pub struct Options {
     pub winograd: bool,
     /// Packed weights to share with other sessions: the widths of one network, the widest opened first.
     pub weights: Option<Arc<WeightSet>>,
+    /// Where packed weights are kept between runs.
+    pub kept: Option<Arc<Kept>>,
 }
 
 impl Options {
@@ -79,6 +81,7 @@ impl Options {
             poison: false,
             winograd: true,
             weights: None,
+            kept: None,
         }
     }
 }

@@ -35,7 +35,8 @@ impl Waiting {
 /// All of them, in order. Each goes with its unpacked weights as it is done.
 pub(super) fn all(waiting: Vec<Waiting>, options: &Options) -> Vec<Result<Box<dyn Prepared>>> {
     let slots: Vec<Mutex<Option<Waiting>>> = waiting.into_iter().map(|w| Mutex::new(Some(w))).collect();
-    let (next, packs) = (AtomicUsize::new(0), Packs::default());
+    let packs = Packs::new(options.kept.clone());
+    let next = AtomicUsize::new(0);
     let work = || {
         let mut made = Vec::new();
         loop {

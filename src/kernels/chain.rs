@@ -8,6 +8,7 @@
 use super::conv::shape as conv_shape;
 use super::conv_blocked::{Conv, SrcLayout};
 use super::epilogue::Act;
+use super::kept::Source;
 use super::task::{Accept, ConvChain, ConvPart, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::error::{Error, Result};
@@ -44,7 +45,7 @@ fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
     let ConvChain { expand, depthwise, project, residual } = chain.as_ref();
     let ready = |p: &ConvPart| -> Result<Part> {
         let shape = conv_shape(&p.geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-        let (weights, bias) = (p.weights.f32_bytes()?, p.bias.as_deref());
+        let (weights, bias) = (Source::of(&p.weights, task.kept())?, p.bias.as_deref());
         let conv = Conv::sharing(task.isa, shape, SrcLayout::Blocked, weights, bias, p.share.as_ref());
         Ok(Part { conv, act: p.act })
     };

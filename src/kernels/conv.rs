@@ -2,6 +2,7 @@
 
 use super::conv_blocked::{Conv, ConvShape, SrcLayout};
 use super::epilogue::Act;
+use super::kept::Source;
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use super::winograd::direct_cost;
 use crate::engine::pool::Pool;
@@ -90,7 +91,7 @@ fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
         return Err(Error::run("not a convolution"));
     };
     let shape = shape(geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-    let (layout, weights) = (src_layout(geometry), weights.f32_bytes()?);
+    let (layout, weights) = (src_layout(geometry), Source::of(weights, task.kept())?);
     let mut conv = Conv::sharing(task.isa, shape, layout, weights, bias.as_deref(), share.as_ref());
     if let Some(pre) = pre {
         conv = conv.with_pre(pre.affine.as_ref().map(|(a, b)| (a.as_slice(), b.as_slice())), pre.act);

@@ -13,6 +13,7 @@
 //! source are never read (dense) or never leave their lane (depthwise).
 
 use super::epilogue::Act;
+use super::kept::Source;
 use super::shared::{Form, Packed, Share};
 use super::sweep::{Pair, Sweep};
 use crate::engine::pool::Pool;
@@ -128,7 +129,7 @@ pub enum SrcLayout {
     Blocked,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Pointwise,
     Direct,
@@ -167,7 +168,7 @@ impl Conv {
     ///
     /// Panics if the lengths do not match the shape, or for a plain source with groups.
     pub fn new(isa: Isa, shape: ConvShape, layout: SrcLayout, wei: &[[u8; 4]], bias: Option<&[f32]>) -> Conv {
-        Conv::sharing(isa, shape, layout, wei, bias, None)
+        Conv::sharing(isa, shape, layout, wei.into(), bias, None)
     }
 
     /// As [`Conv::new`], with weights that a wider one has packed, where there is one.
@@ -175,14 +176,14 @@ impl Conv {
         isa: Isa,
         shape: ConvShape,
         layout: SrcLayout,
-        wei: &[[u8; 4]],
+        wei: Source<'_>,
         bias: Option<&[f32]>,
         share: Option<&Share>,
     ) -> Conv {
         shape.check();
         let ConvShape { ic, oc, kh, kw, g, .. } = shape;
         let (l, taps, icg, ocg) = (isa.lanes(), kh * kw, ic / g, oc / g);
-        assert_eq!(wei.len(), oc * icg * taps, "{shape:?}: weights");
+        assert_eq!(wei.count(), oc * icg * taps, "{shape:?}: weights");
         assert!(bias.is_none_or(|b| b.len() == oc), "{shape:?}: bias");
         let unpadded = shape.ph + shape.pw + shape.ph_end + shape.pw_end == 0;
         let kind = match layout {
@@ -201,8 +202,12 @@ impl Conv {
         }
         let read = |w: [u8; 4], _| f32::from_ne_bytes(w);
         if kind == Kind::Depthwise {
-            let mut packed = Pages::part(ocb * taps * l);
-            pack_windows(taps, l, wei, read, &mut packed);
+            let len = ocb * taps * l;
+            let packed = wei.packed(("windows", l, taps, oc), len, |wei| {
+                let mut packed = Pages::part(len);
+                pack_windows(taps, l, wei, read, &mut packed);
+                packed
+            });
             let packed = Packed::whole(packed, &[], None);
             return Conv { shape, isa, kind, packed, bias: padded, pairs: Vec::new(), pre: None };
         }
@@ -235,7 +240,7 @@ impl Conv {
         // A plain source's panels are all there is of few channels, and groups differ in how blocks meet.
         let share = share.filter(|_| kind != Kind::Plain && g == 1);
         let form = Form { isa, winograd: 0, taps };
-        let pack = |pairs: &[Pair], len: usize| {
+        let pack = |pairs: &[Pair], len: usize, wei: &[[u8; 4]]| {
             let mut packed = Pages::part(len);
             pack(&shape, kind, l, wei, read, pairs, &mut packed);
             packed
@@ -244,9 +249,12 @@ impl Conv {
             Some(lead) => {
                 let len = lead.place(&mut pairs, panel_len);
                 let own: Vec<Pair> = pairs.iter().copied().filter(|p| p.own).collect();
-                Packed::lent(lead, pack(&own, len), &pairs, l)
+                Packed::lent(lead, pack(&own, len, wei.values()), &pairs, l)
             }
-            None => Packed::whole(pack(&pairs, len), &pairs, share.map(|s| (s, form))),
+            None => {
+                let packed = wei.packed(("panels", isa, kind, [ic, oc, kh, kw, g]), len, |wei| pack(&pairs, len, wei));
+                Packed::whole(packed, &pairs, share.map(|s| (s, form)))
+            }
         };
         Conv { shape, isa, kind, packed, bias: padded, pairs, pre: None }
     }

@@ -9,6 +9,7 @@
 
 use super::epilogue::Act;
 use super::few_bits::FewBits;
+use super::kept::Source;
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::panel::{Panel, PanelDst, PanelForm, PanelSrc, panel, tiles_of};
 use crate::simd::strip::{Strip, strip};
@@ -117,8 +118,14 @@ impl PackedB {
     /// mapped file is given back to the system.
     ///
     /// Panics when there are not `k · n` values.
-    pub fn of_bytes(isa: Isa, k: usize, n: usize, transposed: bool, bytes: &[u8]) -> PackedB {
-        assert_eq!(bytes.len(), 4 * k * n, "matrix {k}x{n}");
+    pub fn of_source(isa: Isa, k: usize, n: usize, transposed: bool, source: Source<'_>) -> PackedB {
+        assert_eq!(source.count(), k * n, "matrix {k}x{n}");
+        let len = k * n.next_multiple_of(isa.lanes());
+        let pack = |values| PackedB::of_values(isa, k, n, transposed, values);
+        PackedB { isa, k, n, data: source.packed(("columns", isa, k, n, transposed), len, pack) }
+    }
+
+    fn of_values(isa: Isa, k: usize, n: usize, transposed: bool, values: &[[u8; 4]]) -> Pages {
         let (l, nr) = (isa.lanes(), isa.nr());
         let mut data = Pages::part(k * n.next_multiple_of(l));
         let mut part: Vec<f32> = Vec::new();
@@ -128,10 +135,10 @@ impl PackedB {
             let step = (PACK / width.max(1)).max(16).next_multiple_of(if transposed { nr } else { 1 });
             for r0 in (0..rows).step_by(step) {
                 let here = step.min(rows - r0);
-                let from = &bytes[4 * r0 * width..][..4 * here * width];
+                let from = &values[r0 * width..][..here * width];
                 part.clear();
-                part.extend(from.as_chunks::<4>().0.iter().map(|b| f32::from_ne_bytes(*b)));
-                crate::onnx::map::release(from);
+                part.extend(from.iter().map(|b| f32::from_ne_bytes(*b)));
+                crate::onnx::map::release(from.as_flattened());
                 if transposed {
                     let to = &mut data[r0 * k..][..k * here.next_multiple_of(l)];
                     pack_b(isa, Mat::transposed(&part, k, here), 0, k, 0, here, to);
@@ -147,7 +154,7 @@ impl PackedB {
                 }
             }
         }
-        PackedB { isa, k, n, data }
+        data
     }
     /// Rows.
     pub fn k(&self) -> usize {
@@ -585,7 +592,11 @@ mod tests {
             let held = packed.then(|| {
                 let held = PackedB::new(isa, s.k, s.n, b);
                 let bytes: Vec<u8> = bv[..s.k * s.n].iter().flat_map(|v| v.to_ne_bytes()).collect();
-                assert_eq!(*PackedB::of_bytes(isa, s.k, s.n, tb, &bytes).data, *held.data, "{s:?}");
+                assert_eq!(
+                    *PackedB::of_source(isa, s.k, s.n, tb, Source::part(&bytes, None)).data,
+                    *held.data,
+                    "{s:?}"
+                );
                 held
             });
             for threads in [1, 3] {

@@ -3,11 +3,12 @@
 use super::few_bits::{few_rows, rounded_to_bytes};
 use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use super::gemv::{self, After, Order};
+use super::kept::{Kept, Source};
 use super::task::{Accept, Entry, FewBitsProduct, Kind, MatMul, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
 use crate::simd::Isa;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Identity, Tensor};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -89,22 +90,29 @@ fn accepts_gemm(task: &Task) -> Verdict {
 /// Packed matrices of one plan: steps with the same weights, as layers that repeat have them, share one.
 #[derive(Debug, Default)]
 pub struct Packs {
-    /// By where the weights lie (all of a plan's are alive while it is made ready) and how they are read.
+    /// Where packed weights are kept between runs, if they are.
+    pub(super) kept: Option<Arc<Kept>>,
     made: Mutex<HashMap<Read, Arc<OnceLock<Arc<PackedB>>>>>,
 }
 
-/// Address and length of the weights, k, n, transposed.
-type Read = (usize, usize, usize, usize, bool);
+/// Which weights (by name, or where they lie: all of a plan's are alive while it is made ready), k, n, transposed.
+type Read = (std::result::Result<Identity, (usize, usize)>, usize, usize, bool);
 
 impl Packs {
+    /// None yet.
+    pub fn new(kept: Option<Arc<Kept>>) -> Packs {
+        Packs { kept, made: Mutex::default() }
+    }
+
     /// The packed matrix, and whether this call made it.
-    fn of(&self, isa: Isa, m: &MatMul, bytes: &[u8]) -> (Arc<PackedB>, bool) {
-        let read = (bytes.as_ptr().addr(), bytes.len(), m.k, m.n, m.trans_b);
+    fn of(&self, isa: Isa, m: &MatMul, source: Source<'_>) -> (Arc<PackedB>, bool) {
+        let place = || (source.values().as_ptr().addr(), source.count());
+        let read = (source.identity().ok_or_else(place), m.k, m.n, m.trans_b);
         let slot = self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(read).or_default().clone();
         let mut own = false;
         let packed = slot.get_or_init(|| {
             own = true;
-            Arc::new(PackedB::of_bytes(isa, m.k, m.n, m.trans_b, bytes))
+            Arc::new(PackedB::of_source(isa, m.k, m.n, m.trans_b, source))
         });
         (packed.clone(), own)
     }
@@ -138,7 +146,7 @@ fn prepare_gemm(task: &Task) -> Result<Box<dyn Prepared>> {
         None => None,
         Some(b) if b.dtype() == DType::F32 => {
             let alone = Packs::default();
-            let (packed, own) = task.packs.unwrap_or(&alone).of(task.isa, m, b.bytes()?);
+            let (packed, own) = task.packs.unwrap_or(&alone).of(task.isa, m, Source::of(b, task.kept())?);
             lent = !own;
             Some(packed)
         }

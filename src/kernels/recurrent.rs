@@ -7,6 +7,7 @@
 use super::epilogue::Act;
 use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use super::gemv::{After, MAX_M, Order, gemv};
+use super::kept::Source;
 use super::task::{Accept, Entry, Kind, Prepared, Recurrent, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
@@ -106,8 +107,8 @@ fn prepare(task: &Task) -> Result<Box<dyn Prepared>> {
         }
         directions.push(Direction {
             reverse,
-            input: PackedB::of_bytes(isa, i, g * h, true, wd),
-            state: (!few).then(|| PackedB::of_bytes(isa, h, g * h, true, rd)),
+            input: PackedB::of_source(isa, i, g * h, true, Source::part(wd, task.kept())),
+            state: (!few).then(|| PackedB::of_source(isa, h, g * h, true, Source::part(rd, task.kept()))),
             bias,
             late,
         });

@@ -231,10 +231,10 @@ mod tests {
         let r = sum.then_some(&r[..]);
         let pool = Pool::new(2);
         let (got, bytes) = if winograd > 0 {
-            let conv = Winograd::sharing(isa, *s, winograd, &in_file(w), Some(&bias), share);
+            let conv = Winograd::sharing(isa, *s, winograd, in_file(w)[..].into(), Some(&bias), share);
             (guarded(s.dst_len(l), |d| conv.run(&pool, &src, r, act, d)), conv.packed_bytes())
         } else {
-            let conv = Conv::sharing(isa, *s, SrcLayout::Blocked, &in_file(w), Some(&bias), share);
+            let conv = Conv::sharing(isa, *s, SrcLayout::Blocked, in_file(w)[..].into(), Some(&bias), share);
             (guarded(s.dst_len(l), |d| conv.run(&pool, &src, r, act, d)), conv.packed_bytes())
         };
         assert!(got.iter().all(|v| v.is_finite()), "lanes beyond the last channel too");
@@ -252,9 +252,10 @@ mod tests {
                 let shape = |ic, oc| ConvShape::square(ic, 9, oc, k, stride, k / 2);
                 let (wide, folded) = width(&set, &all, (wide_ic, wide_ic), wide_oc, k * k, 2);
                 let s = shape(wide_ic, wide_oc);
-                let keep_alive = Conv::sharing(isa, s, SrcLayout::Blocked, &in_file(&folded), None, Some(&wide));
-                let wino =
-                    (winograd > 0).then(|| Winograd::sharing(isa, s, winograd, &in_file(&folded), None, Some(&wide)));
+                let keep_alive =
+                    Conv::sharing(isa, s, SrcLayout::Blocked, in_file(&folded)[..].into(), None, Some(&wide));
+                let wino = (winograd > 0)
+                    .then(|| Winograd::sharing(isa, s, winograd, in_file(&folded)[..].into(), None, Some(&wide)));
                 // Whole pairs; half a pair at the end; a number of channels that is no whole block.
                 for (i, (ic, oc)) in
                     [(4 * l, 6 * l), (2 * l, 3 * l), (wide_ic, 5 * l), (2 * l, 4 * l - 2)].into_iter().enumerate()
@@ -294,7 +295,7 @@ mod tests {
         let all = values(4 * l * 4 * l * 9, 1);
         let (wide, folded) = width(&set, &all, (4 * l, 4 * l), 4 * l, 9, 2);
         let s = ConvShape::square(4 * l, 8, 4 * l, 3, 1, 1);
-        let _wide = Conv::sharing(isa, s, SrcLayout::Blocked, &in_file(&folded), None, Some(&wide));
+        let _wide = Conv::sharing(isa, s, SrcLayout::Blocked, in_file(&folded)[..].into(), None, Some(&wide));
         let form = Form { isa, winograd: 0, taps: 9 };
         let part = |ic: usize| width(&set, &all, (ic, 4 * l), 2 * l, 9, 3).0;
         let lead = |share: Share| share.lead(form).is_some();

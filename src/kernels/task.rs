@@ -1,6 +1,7 @@
 //! What a kernel is asked to do: a step of a plan in terms of shapes, layouts and fused parts, free of graphs and names.
 
 use super::epilogue::Act;
+use super::kept::Kept;
 use super::product::Packs;
 use super::shared::Share;
 use crate::engine::pool::Pool;
@@ -395,6 +396,13 @@ pub struct Task<'a> {
     pub winograd: bool,
     /// Matrices that steps of the same plan have packed already, while a plan is made ready.
     pub packs: Option<&'a Packs>,
+}
+
+impl<'a> Task<'a> {
+    /// Where packed weights may be kept between runs.
+    pub(super) fn kept(&self) -> Option<&'a Kept> {
+        self.packs?.kept.as_deref()
+    }
 }
 
 /// The layouts a kernel wants its operands in and gives its results in.

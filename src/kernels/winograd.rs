@@ -9,6 +9,7 @@
 use super::conv::shape as conv_shape;
 use super::conv_blocked::ConvShape;
 use super::epilogue::Act;
+use super::kept::Source;
 use super::shared::{Form as Packing, Packed, Share};
 use super::sweep::{Blocks, Form, Pair, Sweep};
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
@@ -79,7 +80,7 @@ fn prepare(task: &Task, m: usize) -> Result<Box<dyn Prepared>> {
         return Err(Error::run("not a convolution"));
     };
     let shape = conv_shape(geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-    let weights = weights.f32_bytes()?;
+    let weights = Source::of(weights, task.kept())?;
     let conv = Winograd::sharing(task.isa, shape, m, weights, bias.as_deref(), share.as_ref());
     Ok(Box::new(Ready { conv, act: *act }))
 }
@@ -116,7 +117,7 @@ impl Winograd {
     ///
     /// Panics if the lengths do not match the shape, or the window is another.
     pub fn new(isa: Isa, shape: ConvShape, m: usize, wei: &[[u8; 4]], bias: Option<&[f32]>) -> Winograd {
-        Winograd::sharing(isa, shape, m, wei, bias, None)
+        Winograd::sharing(isa, shape, m, wei.into(), bias, None)
     }
 
     /// As [`Winograd::new`], with weights that a wider one has transformed where there is one.
@@ -124,14 +125,14 @@ impl Winograd {
         isa: Isa,
         shape: ConvShape,
         m: usize,
-        wei: &[[u8; 4]],
+        wei: Source<'_>,
         bias: Option<&[f32]>,
         share: Option<&Share>,
     ) -> Winograd {
         let ConvShape { ic, oc, kh, kw, g, sh, sw, dh, dw, .. } = shape;
         assert!(m == 2 || m == 4);
         assert_eq!([kh, kw, g, sh, sw, dh, dw], [3, 3, 1, 1, 1, 1, 1], "{shape:?}: not for Winograd");
-        assert_eq!(wei.len(), oc * ic * 9, "{shape:?}: weights");
+        assert_eq!(wei.count(), oc * ic * 9, "{shape:?}: weights");
         assert!(bias.is_none_or(|b| b.len() == oc), "{shape:?}: bias");
         let l = isa.lanes();
         let ocb = oc.div_ceil(l);
@@ -151,9 +152,13 @@ impl Winograd {
                 lead.place(&mut pairs, |p| p.nb * l * ic);
                 // Only the last can be its own.
                 let own = pairs.last().filter(|p| p.own).map_or(ocb, |p| p.block);
-                Packed::lent(lead, transform(isa, &shape, m, wei, own..ocb), &pairs, l)
+                Packed::lent(lead, transform(isa, &shape, m, wei.values(), own..ocb), &pairs, l)
             }
-            None => Packed::whole(transform(isa, &shape, m, wei, 0..ocb), &pairs, share.map(|s| (s, form))),
+            None => {
+                let len = (m + 2) * (m + 2) * ocb * l * ic;
+                let packed = wei.packed((form, ic, oc), len, |wei| transform(isa, &shape, m, wei, 0..ocb));
+                Packed::whole(packed, &pairs, share.map(|s| (s, form)))
+            }
         };
         Winograd { shape, isa, m, packed, bias: padded, pairs }
     }

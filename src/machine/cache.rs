@@ -13,6 +13,10 @@ use std::path::{Path, PathBuf};
 
 /// Environment variable that says where the cache is; empty: keep nothing.
 pub const ENV: &str = "MADD_PROF_CACHE";
+/// Environment variable for the GiB of packed weights that may be kept; 0: none.
+pub const KEEP: &str = "MADD_PROF_KEEP_GIB";
+/// GiB of packed weights that are kept where nothing else is said.
+pub const KEEP_GIB: f64 = 4.0;
 /// Name and version of the files' contents.
 const SCHEMA: &str = "madd-prof-cache/1";
 /// Files are small; anything larger is not ours.
@@ -33,6 +37,15 @@ fn folder_of(var: &dyn Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
     // Windows knows neither.
     base.or_else(|| absolute("LOCALAPPDATA")).map(|p| p.join("madd-prof"))
+}
+
+/// Bytes of packed weights that may be kept; 0 where the variable says so or no number of GiB.
+pub fn most_weight_bytes() -> u64 {
+    let gib = match std::env::var(KEEP) {
+        Ok(text) => text.trim().parse().ok().filter(|g: &f64| g.is_finite() && *g > 0.0).unwrap_or(0.0),
+        Err(_) => KEEP_GIB,
+    };
+    (gib * f64::from(1 << 30)) as u64
 }
 
 /// The ceilings kept for this machine; `None` where there are none, or they are another's, damaged or too old.

@@ -3,12 +3,15 @@
 //! A mapped file is read by the system page by page when somebody looks at it: a model's weights cost nothing until used.
 
 use crate::error::{Error, Result};
+use crate::tensor::{Identity, Tensor};
 use bytes::Bytes;
 use memmap2::Mmap;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 
 /// A mapped file as bytes; slices keep the map alive.
 ///
@@ -44,13 +47,58 @@ fn map_file(path: &Path) -> Result<Bytes> {
     let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::input(format!("cannot be mapped: {e}")))?;
     let map = Arc::new(map);
     let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
-    maps.retain(|m| m.strong_count() > 0);
-    maps.push(Arc::downgrade(&map));
+    maps.retain(|m| m.map.strong_count() > 0);
+    maps.push(Mapped { map: Arc::downgrade(&map), file: state(path, &meta), path: path.to_path_buf() });
     Ok(Bytes::from_owner(Owner(map)))
 }
 
 /// What is mapped at present.
-static MAPS: Mutex<Vec<Weak<Mmap>>> = Mutex::new(Vec::new());
+static MAPS: Mutex<Vec<Mapped>> = Mutex::new(Vec::new());
+
+struct Mapped {
+    map: Weak<Mmap>,
+    /// [`state`] when it was mapped.
+    file: Option<u64>,
+    path: PathBuf,
+}
+
+/// A file in the state it is in: another where it was replaced or written to since. `None` where that cannot be told: it was written just
+/// now, and might be again without its time changing.
+fn state(path: &Path, meta: &std::fs::Metadata) -> Option<u64> {
+    const SETTLED: Duration = Duration::from_secs(2);
+    let modified = meta.modified().ok()?;
+    SystemTime::now().duration_since(modified).ok().filter(|age| *age > SETTLED)?;
+    let mut hasher = DefaultHasher::new();
+    (path.canonicalize().ok()?, meta.len(), modified).hash(&mut hasher);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec()).hash(&mut hasher);
+    }
+    Some(hasher.finish())
+}
+
+/// What values of a file are called, for keeping what is made of them; `None` for others, and for files written just now.
+pub fn identity(tensor: &Tensor) -> Option<Identity> {
+    tensor.identity().or_else(|| tensor.is_file_backed().then(|| of_bytes(tensor.bytes().ok()?)).flatten())
+}
+
+/// The same for bytes of a mapped file.
+pub fn of_bytes(bytes: &[u8]) -> Option<Identity> {
+    let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = bytes.as_ptr().addr();
+    maps.iter().find_map(|m| {
+        let map = m.map.upgrade()?;
+        let at = start.checked_sub(map.as_ptr().addr()).filter(|at| at + bytes.len() <= map.len())?;
+        Some(Identity { file: m.file?, value: 0 }.changed((at, bytes.len())))
+    })
+}
+
+/// The path of a mapped file, by the name it has in identities.
+pub fn path_of(file: u64) -> Option<PathBuf> {
+    let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    maps.iter().find(|m| m.file == Some(file)).and_then(|m| m.path.canonicalize().ok())
+}
 
 struct Owner(Arc<Mmap>);
 
@@ -68,7 +116,7 @@ pub fn release(bytes: &[u8]) {
         const PAGE: usize = 4096;
         let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
         let (start, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
-        for map in maps.iter().filter_map(Weak::upgrade) {
+        for map in maps.iter().filter_map(|m| m.map.upgrade()) {
             let base = map.as_ptr() as usize;
             if start < base || end > base + map.len() {
                 continue;

@@ -9,6 +9,7 @@ use bytemuck::Pod;
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 #[cfg(target_endian = "big")]
@@ -44,7 +45,31 @@ enum Data {
     Absent,
 }
 
+/// What a payload is called where something made of it is kept between runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The file it comes from, in the state it is in.
+    pub file: u64,
+    /// Which of its bytes, and what was done to them.
+    pub value: u128,
+}
+
+impl Identity {
+    /// That of what is made of it by a change that `how` tells completely.
+    pub fn changed(self, how: impl Hash) -> Identity {
+        let half = |side: u8| {
+            // Of fixed keys: the same in every run.
+            let mut hasher = DefaultHasher::new();
+            (side, self.value).hash(&mut hasher);
+            how.hash(&mut hasher);
+            u128::from(hasher.finish())
+        };
+        Identity { value: half(0) << 64 | half(1), ..self }
+    }
+}
+
 struct Lazy {
+    identity: Option<Identity>,
     made: OnceLock<Box<dyn Store>>,
     make: Box<dyn Fn() -> Box<dyn Store> + Send + Sync>,
 }
@@ -153,13 +178,25 @@ impl Tensor {
         dims: &[usize],
         make: impl Fn() -> Vec<T> + Send + Sync + 'static,
     ) -> Result<Tensor> {
+        Tensor::derived(dims, None, make)
+    }
+
+    /// As [`Tensor::lazy`], of values that can be told again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn derived<T: Element + Default>(
+        dims: &[usize],
+        identity: Option<Identity>,
+        make: impl Fn() -> Vec<T> + Send + Sync + 'static,
+    ) -> Result<Tensor> {
         let n = element_count(dims)?;
         let make = move || -> Box<dyn Store> {
             let mut values = make();
             values.resize(n, T::default());
             Box::new(values)
         };
-        let lazy = Lazy { made: OnceLock::new(), make: Box::new(make) };
+        let lazy = Lazy { identity, made: OnceLock::new(), make: Box::new(make) };
         Ok(Tensor { dtype: T::DTYPE, dims: dims.to_vec(), data: Data::Lazy(Arc::new(lazy)) })
     }
 
@@ -175,7 +212,7 @@ impl Tensor {
             values.resize(n, 0);
             Box::new(values)
         };
-        let lazy = Lazy { made: OnceLock::new(), make: Box::new(make) };
+        let lazy = Lazy { identity: None, made: OnceLock::new(), make: Box::new(make) };
         Tensor { dtype, dims: self.dims.clone(), data: Data::Lazy(Arc::new(lazy)) }
     }
 
@@ -247,6 +284,14 @@ impl Tensor {
     /// Whether the values are yet to be made, when somebody looks at them: the zoo's seeded weights.
     pub fn is_lazy(&self) -> bool {
         matches!(&self.data, Data::Lazy(lazy) if lazy.made.get().is_none())
+    }
+
+    /// What was said of values made when first looked at.
+    pub fn identity(&self) -> Option<Identity> {
+        match &self.data {
+            Data::Lazy(lazy) => lazy.identity,
+            _ => None,
+        }
     }
 
     /// The payload's bytes.

@@ -8,8 +8,8 @@ pub mod npz;
 pub mod num;
 mod pages;
 
-pub use dense::{Element, Tensor, element_count};
+pub use dense::{Element, Identity, Tensor, element_count};
 pub use dtype::DType;
 pub use fact::{Container, Dim, Fact, Shape};
 pub use num::{Arith, Num, Tallied, Tally, is_num, tallied, tally_madds, tally_other};
-pub use pages::Pages;
+pub use pages::{PageFile, Pages};

@@ -1,7 +1,8 @@
 //! Large stretches of zeroed `f32`, on huge pages where the system lends them: packed weights and activations are streamed, and with
 //! small pages every 4 KiB costs a fault when first touched, a table walk when read, and a stop of the hardware's prefetching.
 
-use memmap2::MmapMut;
+use memmap2::{Mmap, MmapMut};
+use std::fs::File;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -31,6 +32,36 @@ enum Store {
     Map(MmapMut),
     /// Values from this one on of a slab, nobody else's.
     Part(Arc<Slab>, usize),
+    /// Bytes from this one on of a file; copied when somebody wants to write.
+    Kept(Arc<Mmap>, usize),
+    /// Another's, likewise.
+    Lent(Arc<Pages>),
+}
+
+/// A mapped file of values. Written in one go it lies in huge pages as well, where the file system has them.
+#[derive(Debug, Clone)]
+pub struct PageFile(Arc<Mmap>);
+
+impl PageFile {
+    /// Maps it.
+    ///
+    /// # Errors
+    /// If the system does not let it be mapped.
+    pub fn map(file: &File) -> std::io::Result<PageFile> {
+        // SAFETY: read-only and private. Files mapped here are replaced by renaming, never written to in their values or cut
+        // (somebody else's cutting would end this process, it cannot make it write anywhere).
+        Ok(PageFile(Arc::new(unsafe { Mmap::map(file) }?)))
+    }
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+    /// `len` values from byte `at` on; `None` if they are not there or not on a cache line.
+    pub fn pages(&self, at: usize, len: usize) -> Option<Pages> {
+        let end = len.checked_mul(4)?.checked_add(at)?;
+        (at.is_multiple_of(4 * LINE) && end <= self.0.len())
+            .then(|| Pages { store: Store::Kept(self.0.clone(), at), len })
+    }
 }
 
 /// A mapping handed out from front to back, each value once. It goes back to the system with the last part.
@@ -91,6 +122,11 @@ impl Pages {
         Pages { store, len }
     }
 
+    /// The same values, read where they are.
+    pub fn lent(pages: &Arc<Pages>) -> Pages {
+        Pages { store: Store::Lent(pages.clone()), len: pages.len }
+    }
+
     /// `len` zeros that live as long as others made at the same time, such as the weights of a model: small ones share huge pages.
     pub fn part(len: usize) -> Pages {
         if len == 0 || len >= LARGE / 4 {
@@ -134,17 +170,24 @@ impl std::ops::Deref for Pages {
             // SAFETY: `len` values from here on are inside the slab and were handed out to this part alone; they were zeros, so
             // they are initialised; the borrow is that of the part.
             Store::Part(slab, at) => unsafe { std::slice::from_raw_parts(slab.base.as_ptr().add(*at), self.len) },
+            Store::Kept(map, at) => bytemuck::cast_slice(&map[*at..*at + self.len * 4]),
+            Store::Lent(pages) => pages,
         }
     }
 }
 
 impl std::ops::DerefMut for Pages {
     fn deref_mut(&mut self) -> &mut [f32] {
+        if matches!(self.store, Store::Kept(..) | Store::Lent(_)) {
+            *self = self.clone();
+        }
         match &mut self.store {
             Store::Heap(store, start) => &mut store[*start..*start + self.len],
             Store::Map(map) => bytemuck::cast_slice_mut(&mut map[..self.len * 4]),
             // SAFETY: as above, and the part is borrowed exclusively.
             Store::Part(slab, at) => unsafe { std::slice::from_raw_parts_mut(slab.base.as_ptr().add(*at), self.len) },
+            // Made its own above.
+            Store::Kept(..) | Store::Lent(_) => &mut [],
         }
     }
 }
@@ -164,6 +207,29 @@ mod tests {
             p.fill(2.0);
             assert_eq!(p.clone().iter().sum::<f32>(), 2.0 * len as f32);
         }
+    }
+
+    #[test]
+    fn values_of_a_file_and_of_others_are_read_in_place_and_copied_when_written() {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().unwrap();
+        let values: Vec<f32> = (0..100).map(|i| i as f32).collect();
+        file.write_all(bytemuck::cast_slice(&values)).unwrap();
+        let map = PageFile::map(&file).unwrap();
+        assert_eq!(map.bytes().len(), 400);
+        let mut p = map.pages(64, 10).unwrap();
+        assert_eq!((p.as_ptr().addr(), &p[..]), (map.bytes()[64..].as_ptr().addr(), &values[16..26]));
+        p[0] = -1.0;
+        assert_eq!((&p[..2], &map.pages(64, 10).unwrap()[..]), (&[-1.0, 17.0][..], &values[16..26]));
+        // Not there, not on a line, beyond all bounds.
+        for (at, len) in [(64, 85), (4, 1), (448, 0), (0, usize::MAX), (usize::MAX - 63, 1)] {
+            assert!(map.pages(at, len).is_none(), "{at} {len}");
+        }
+        let whole = Arc::new(map.pages(0, 100).unwrap().clone());
+        let mut lent = Pages::lent(&whole);
+        assert_eq!(lent.as_ptr(), whole.as_ptr());
+        lent[99] = 0.5;
+        assert_eq!((lent[99], whole[99], lent.len()), (0.5, 99.0, 100));
     }
 
     #[test]

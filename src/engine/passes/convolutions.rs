@@ -4,10 +4,13 @@ use super::super::meaning as read;
 use super::{Item, Walk};
 use crate::ir::{Node, NodeId, ValueId};
 use crate::kernels::{Act, BinaryOp, Kind, Share};
+use crate::onnx::map;
 use crate::ops::Op;
 use crate::ops::conv_transpose::ConvTranspose;
 use crate::ops::detect::{Deform, Detect};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
+use std::borrow::Cow;
+use std::hash::Hash;
 
 /// What follows a convolution and is done in it: a factor and an offset per channel, the value after that, the nodes so far.
 struct Tail {
@@ -17,13 +20,29 @@ struct Tail {
     bias: Option<Vec<f32>>,
 }
 
-/// Weights times a factor per output channel; `None` if they are not `f32`.
+/// Weights times a factor per output channel, multiplied when they are packed; `None` if they are not `f32`.
 fn scaled(weights: &Tensor, scale: Option<&[f32]>) -> Option<Tensor> {
     let Some(scale) = scale else { return Some(weights.clone()) };
-    let per = weights.len() / scale.len().max(1);
-    let mut values = weights.view::<f32>().ok()?.into_owned();
-    values.chunks_mut(per.max(1)).zip(scale).for_each(|(row, s)| row.iter_mut().for_each(|w| *w *= s));
-    Tensor::from_vec(values, weights.dims()).ok()
+    let bits: Vec<u32> = scale.iter().map(|s| s.to_bits()).collect();
+    let scale = scale.to_vec();
+    derived(weights, weights.dims(), ("scaled", bits), move |mut values| {
+        let per = values.len() / scale.len().max(1);
+        values.chunks_mut(per.max(1)).zip(&scale).for_each(|(row, s)| row.iter_mut().for_each(|w| *w *= s));
+        values
+    })
+}
+
+/// Weights made of others when they are packed, by a change that `how` tells completely; `None` if they are not `f32`.
+fn derived(
+    weights: &Tensor,
+    dims: &[usize],
+    how: impl Hash,
+    make: impl Fn(Vec<f32>) -> Vec<f32> + Send + Sync + 'static,
+) -> Option<Tensor> {
+    (weights.dtype() == DType::F32).then_some(())?;
+    let (source, identity) = (weights.clone(), map::identity(weights).map(|i| i.changed(how)));
+    let values = move || source.view::<f32>().map(Cow::into_owned).unwrap_or_default();
+    Tensor::derived(dims, identity, move || make(values())).ok()
 }
 
 impl Walk<'_> {
@@ -204,7 +223,6 @@ impl Walk<'_> {
 /// Weights `[oc][ic][taps…]` without the taps that are not in `left`.
 fn cropped(weights: &Tensor, left: &[std::ops::Range<usize>]) -> Option<Tensor> {
     let dims = weights.dims();
-    let values = weights.view::<f32>().ok()?;
     let (rows, cols) = match left {
         [cols] => (0..1, cols.clone()),
         [rows, cols] => (rows.clone(), cols.clone()),
@@ -212,10 +230,10 @@ fn cropped(weights: &Tensor, left: &[std::ops::Range<usize>]) -> Option<Tensor> 
     };
     let kw = *dims.last()?;
     let taps: usize = dims[2..].iter().product();
-    let mut out = Vec::new();
-    for window in values.chunks_exact(taps.max(1)) {
-        rows.clone().for_each(|r| out.extend_from_slice(&window[r * kw..][cols.clone()]));
-    }
     let dims = [dims[..2].to_vec(), left.iter().map(|r| r.len()).collect()].concat();
-    Tensor::from_vec(out, &dims).ok()
+    let how = ("cropped", dims.clone(), rows.clone(), cols.clone());
+    derived(weights, &dims, how, move |values| {
+        let windows = values.chunks_exact(taps.max(1));
+        windows.flat_map(|w| rows.clone().flat_map(|r| &w[r * kw..][cols.clone()])).copied().collect()
+    })
 }
