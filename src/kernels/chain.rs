@@ -96,8 +96,26 @@ impl Chain {
         fit(BAND_BYTES, kept).min(fit(PAIR_BYTES, pair)).clamp(1, s.oh())
     }
 
-    /// The output rows of one tile, band by band.
-    fn rows(&self, x: &[f32], residual: Option<&[f32]>, tile: &mut TileMut<'_>, first: usize, scratch: &mut Scratch) {
+    /// Rows of the expanded map that a band needs again of those that the bands before `first` had read.
+    fn again(&self, first: usize) -> std::ops::Range<usize> {
+        let s = self.depthwise.conv.shape();
+        let read = self.band(first - 1, 1).read;
+        let next = self.band(first, 1).read.start.min(read.end);
+        let again = ((s.kh - 1) * s.dh + 1).saturating_sub(s.sh).min(s.ih);
+        if read.end - next <= again { next..read.end } else { read.end..read.end }
+    }
+
+    /// The output rows of one tile, band by band. A thread whose last task of this run (`ticket`) ended where this one begins has
+    /// the expanded rows that both need.
+    fn rows(
+        &self,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        tile: &mut TileMut<'_>,
+        first: usize,
+        ticket: u64,
+        scratch: &mut Scratch,
+    ) {
         let (s, l) = (*self.depthwise.conv.shape(), self.isa.lanes());
         let (cb, ow, line) = (s.oc.div_ceil(l), s.ow(), s.iw * l);
         let per_row = if self.project.is_some() { ow } else { 1 };
@@ -105,6 +123,9 @@ impl Chain {
         let step = self.band_rows();
         let most_read = ((step - 1) * s.sh + (s.kh - 1) * s.dh + 1).min(s.ih);
         let Scratch { a, b, tag_a, tag_b } = scratch;
+        let image = tile.outer;
+        let place = |row: usize| (ticket, image * s.oh() + row);
+        let goes_on = first > 0 && *tag_a == place(first);
         (*tag_a, *tag_b) = ((0, 0), (0, 0));
         // Expanded rows of two blocks, and of all blocks those that the next band needs again.
         let again = ((s.kh - 1) * s.dh + 1).saturating_sub(s.sh).min(s.ih);
@@ -113,13 +134,12 @@ impl Chain {
         let (pair, kept) = Scratch::grow(a, pair_len + kept_len).split_at_mut(pair_len);
         let middle = Scratch::grow(b, if self.project.is_some() { cb * step * ow * l } else { 0 });
         // Rows of the expanded map that `kept` holds.
-        let mut held = 0..0;
+        let mut held = if goes_on { self.again(first) } else { 0..0 };
         let mut at = 0;
         while at < rows {
             let band = self.band(first + at, step.min(rows - at));
             let (count, read) = (band.out.len(), band.read.clone());
-            let next = self.band(band.out.end, 1).read.start.clamp(read.start, read.end);
-            let keep = if next < read.end && read.end - next <= again { next..read.end } else { read.end..read.end };
+            let keep = self.again(band.out.end);
             let mut block = 0;
             while block < cb {
                 let nb = if self.expand.is_some() { (cb - block).min(2) } else { 1 };
@@ -173,6 +193,7 @@ impl Chain {
             }
             at += count;
         }
+        *tag_a = place(first + rows);
     }
 
     /// The depthwise window of one block over `rows` rows of its plane, `top` rows of padding above.
@@ -212,9 +233,10 @@ impl Prepared for Chain {
         // Pixels for a pointwise end, rows for a depthwise one.
         let (b, len, per_row) = if self.project.is_some() { (oh * ow, l, ow) } else { (oh, ow * l, 1) };
         let grid = Grid { outer: s.n, a: ocb, b, len, a_tile: ocb, b_tile: rows * per_row, len_tile: len };
+        let ticket = pool.ticket();
         pool.for_tiles(dsts[0], grid, |mut tile, id| {
             let first = tile.b0 / per_row;
-            pool.scratch(id, |scratch| self.rows(srcs[0], residual, &mut tile, first, scratch));
+            pool.scratch(id, |scratch| self.rows(srcs[0], residual, &mut tile, first, ticket, scratch));
         });
     }
     fn packed_bytes(&self) -> usize {

@@ -16,6 +16,7 @@ use super::epilogue::Act;
 use super::kept::Source;
 use super::shared::{Form, Packed, Share};
 use super::sweep::{Pair, Sweep};
+use super::winograd::direct_cost;
 use crate::engine::pool::Pool;
 use crate::simd::Isa;
 use crate::simd::panel::panel_wei_len;
@@ -346,7 +347,8 @@ impl Conv {
 
     fn tasks_wanted(&self, pool: &Pool) -> usize {
         let most = if pool.threads() == 1 { 1 } else { TASKS_PER_THREAD * pool.threads() };
-        (self.shape.madds() / MIN_TASK_MADDS).clamp(1, most)
+        // Of few pixels, such as those of squeeze-excite, reading the weights is the work.
+        (direct_cost(&self.shape) as usize / MIN_TASK_MADDS).clamp(1, most)
     }
 
     /// The pairs of output blocks `first..first + len` (which starts at an even block), to be met by a source.

@@ -5,6 +5,9 @@ use crate::engine::pool::{Grid, Pool};
 use crate::kernels::epilogue::Act;
 use crate::simd::depthwise::{Depthwise, depthwise};
 
+/// Rows of a task, where rows are cut before channels.
+const MIN_ROWS: usize = 3;
+
 impl Conv {
     /// Weights and bias of one channel block of a depthwise convolution.
     pub(in crate::kernels) fn depthwise_weights(&self, block: usize) -> (&[f32], &[f32]) {
@@ -18,9 +21,16 @@ impl Conv {
         let (clamp, after) = act.split();
         let want = (s.n * cb * oh * ow * taps * l / (MIN_TASK_MADDS / 4)).clamp(1, TASKS_PER_THREAD * pool.threads());
         let want = want.div_ceil(s.n);
-        let a_parts = want.min(cb);
-        let b_parts =
-            if after.is_some() { want.div_ceil(a_parts).max(oh * ow * l / 8192) } else { want.div_ceil(a_parts) };
+        // With several threads, rows before channels where pointwise convolutions cut pixels: those before and after have the other
+        // half of the channels of the same rows, and a line from another core costs more than the rows beyond the edge.
+        let (mut a_parts, mut b_parts) = (want.min(cb), want.div_ceil(want.min(cb)));
+        if pool.threads() > 1 && oh * ow >= 16 * self.isa.mr() {
+            b_parts = pool.threads().min(oh / MIN_ROWS).max(1);
+            a_parts = want.div_ceil(b_parts).min(cb);
+        }
+        if after.is_some() {
+            b_parts = b_parts.max(oh * ow * l / 8192);
+        }
         let b_tile = oh.div_ceil(b_parts.clamp(1, oh));
         let grid =
             Grid { outer: s.n, a: cb, b: oh, len: ow * l, a_tile: cb.div_ceil(a_parts), b_tile, len_tile: ow * l };

@@ -23,11 +23,13 @@ impl Conv {
         // Of several cuts, each comes back to the destination: that wants room too.
         let room = if cut < icb { SRC_BYTES / 2 } else { SRC_BYTES };
         let fit = (room / (4 * cut * l)).max(4 * mr);
-        let mut b_parts = px.div_ceil(fit);
         let want = self.tasks_wanted(pool).div_ceil(s.n);
-        // More tasks from pixels while each keeps several tiles, then from output blocks.
-        b_parts = b_parts.max(want.min(px / (8 * mr))).max(1);
-        let b_tile = px.div_ceil(b_parts).next_multiple_of(mr).min(px);
+        // More tasks from pixels while each keeps several tiles, so many that the shares of the threads are equal; then from output blocks.
+        let least = px.div_ceil(fit).max(1);
+        let tile = |parts: usize| px.div_ceil(parts).next_multiple_of(mr).min(px);
+        let share = |parts: usize| tile(parts) * px.div_ceil(tile(parts)).div_ceil(pool.threads());
+        let parts = (least..=want.min(px / (8 * mr)).max(least)).rev().min_by_key(|&parts| share(parts));
+        let b_tile = tile(parts.unwrap_or(least));
         let a_parts = want.div_ceil(px.div_ceil(b_tile)).min(ocb.div_ceil(2));
         let a_tile = ocb.div_ceil(a_parts).next_multiple_of(2);
         let grid = Grid { outer: s.n, a: ocb, b: px, len: l, a_tile, b_tile, len_tile: l };
