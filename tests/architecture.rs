@@ -39,7 +39,7 @@ const UNSAFE: &[&str] = &["src/simd/", "src/engine/pool", "src/engine/arena", "s
 /// Each third-party crate and the only places that may name it.
 const CRATES: &[(&str, &[&str])] = &[
     ("bytemuck", &["src/tensor/", "src/ops/elements.rs"]),
-    ("bytes", &["src/onnx/", "src/tensor/dense.rs"]),
+    ("bytes", &["src/onnx/", "src/tensor/dense.rs", "src/tensor/pages.rs"]),
     ("clap", &["src/cli/"]),
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/about.rs"]),

@@ -5,7 +5,7 @@
 //! replaced when more was packed and never changed. Nothing depends on it: what does not fit, is damaged or of another build counts
 //! as none.
 //!
-//! A file: the values, each matrix on a cache line of its own; the index, 48 bytes an entry (key, first byte, values, sum); the end,
+//! A file: the bytes, each matrix on a cache line of its own; the index, 48 bytes an entry (key, first byte, bytes, sum, nothing); the end,
 //! [`END`] bytes (magic, where the index begins, entries, sum of the index, which start of the system wrote it or has checked it).
 
 use crate::error::Result;
@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::SystemTime;
 
+/// What names of files end with.
+const ENDING: &str = "weights";
 const MAGIC: [u8; 8] = *b"madd-w1\n";
 /// Bytes of an entry of the index.
 const ENTRY: usize = 48;
@@ -52,7 +54,40 @@ pub struct Kept {
 #[derive(Debug, Default)]
 struct Shelf {
     found: Option<Found>,
-    made: Mutex<Vec<(Key, Weak<Pages>)>>,
+    made: Mutex<Vec<(Key, Made)>>,
+}
+
+/// What is not kept yet, as long as somebody uses it.
+#[derive(Debug)]
+enum Made {
+    Packed(Weak<Pages>),
+    /// As the model's file has it.
+    Stored(Weak<Tensor>),
+}
+
+/// What is written.
+#[derive(Debug)]
+enum Blob {
+    Packed(Pages),
+    Stored(Arc<Tensor>),
+}
+
+impl Made {
+    fn used(&self) -> Option<Blob> {
+        match self {
+            Made::Packed(pages) => Some(Blob::Packed(Pages::lent(&pages.upgrade()?))),
+            Made::Stored(tensor) => tensor.upgrade().map(Blob::Stored),
+        }
+    }
+}
+
+impl Blob {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Blob::Packed(pages) => pages.bytes(),
+            Blob::Stored(tensor) => tensor.bytes().unwrap_or_default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -63,8 +98,8 @@ struct Found {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    at: u64,
-    len: u64,
+    at: usize,
+    bytes: usize,
     sum: u64,
 }
 
@@ -88,20 +123,22 @@ impl Kept {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// The name of a model's file; those of one path begin alike.
-    fn name(&self, file: u64) -> Option<(String, String)> {
+    /// The name of a model's file. Those of one path begin alike, and those of one state of it go on alike, for `n` parts.
+    fn name(&self, file: u64, parts: usize) -> Option<String> {
         let mut path = DefaultHasher::new();
         map::path_of(file)?.hash(&mut path);
-        let path = format!("{:016x}-", path.finish());
-        let mut state = DefaultHasher::new();
-        (file, self.build).hash(&mut state);
-        Some((format!("{path}{:016x}.weights", state.finish()), path))
+        let all = [path.finish(), file, self.build];
+        Some(all[..parts].iter().map(|n| format!("{n:016x}-")).collect())
+    }
+
+    fn file_name(&self, file: u64) -> Option<String> {
+        Some(format!("{}{ENDING}", self.name(file, 3)?))
     }
 
     fn shelf(&self, file: u64) -> Arc<Shelf> {
         let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
         let open = || {
-            let found = self.name(file).and_then(|(name, _)| Found::open(&self.folder.join(name)));
+            let found = self.file_name(file).and_then(|name| Found::open(&self.folder.join(name)));
             Arc::new(Shelf { found, made: Mutex::default() })
         };
         shelves.entry(file).or_insert_with(open).clone()
@@ -115,10 +152,24 @@ impl Kept {
             return pages;
         }
         let made = Arc::new(pack());
-        let mut all = shelf.made.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|(_, pages)| pages.strong_count() > 0);
-        all.push((key, Arc::downgrade(&made)));
+        shelf.add(key, Made::Packed(Arc::downgrade(&made)));
         Pages::lent(&made)
+    }
+
+    /// Weights that are read as the model's file has them: from a kept copy in large pages, or at first where they are. Streaming them from
+    /// there takes up to 1.5 times as long.
+    pub(super) fn placed(&self, tensor: &Tensor) -> Arc<Tensor> {
+        let Some(of) = map::identity(tensor).filter(|_| tensor.is_file_backed()) else {
+            return Arc::new(tensor.clone());
+        };
+        let (shelf, key) = (self.shelf(of.file), of.changed("stored").value);
+        if let Some(kept) = shelf.found.as_ref().and_then(|f| f.tensor(key, tensor)) {
+            self.taken.fetch_add(kept.bytes().map_or(0, <[u8]>::len) as u64, Ordering::Relaxed);
+            return Arc::new(kept);
+        }
+        let stored = Arc::new(tensor.clone());
+        shelf.add(key, Made::Stored(Arc::downgrade(&stored)));
+        stored
     }
 
     /// Writes what was packed since and is still in use, beside what was kept already. Gives the bytes written.
@@ -130,18 +181,18 @@ impl Kept {
         let mut written = 0;
         for (&file, shelf) in shelves.iter() {
             let made = shelf.made.lock().unwrap_or_else(PoisonError::into_inner);
-            let made: HashMap<Key, Arc<Pages>> = made.iter().filter_map(|(k, p)| Some((*k, p.upgrade()?))).collect();
-            let Some((name, path)) = self.name(file).filter(|_| !made.is_empty()) else { continue };
-            let mut all: Vec<(Key, Pages)> = shelf.found.iter().flat_map(Found::all).collect();
+            let made: HashMap<Key, Blob> = made.iter().filter_map(|(k, m)| Some((*k, m.used()?))).collect();
+            let Some(name) = self.file_name(file).filter(|_| !made.is_empty()) else { continue };
+            let mut all: Vec<(Key, &[u8])> = shelf.found.iter().flat_map(Found::all).collect();
             all.retain(|(key, _)| !made.contains_key(key));
-            all.extend(made.iter().map(|(key, pages)| (*key, Pages::lent(pages))));
-            let bytes: u64 = all.iter().map(|(_, p)| 4 * p.len() as u64).sum();
+            all.extend(made.iter().map(|(key, blob)| (*key, blob.bytes())));
+            let bytes: u64 = all.iter().map(|(_, b)| b.len() as u64).sum();
             // One model does not drive out all others.
             if bytes < LEAST || bytes > self.limit / 2 {
                 continue;
             }
             std::fs::create_dir_all(&self.folder).map_err(|e| cannot_write(&self.folder, &e))?;
-            self.make_room(bytes, &path, &name);
+            self.make_room(bytes, file, &name);
             write(&self.folder.join(name), &all)?;
             written += bytes;
         }
@@ -149,15 +200,16 @@ impl Kept {
     }
 
     /// Removes what the same model had in other states, and the longest unused files until `bytes` more fit.
-    fn make_room(&self, bytes: u64, path: &str, name: &str) {
+    fn make_room(&self, bytes: u64, file: u64, name: &str) {
+        let (Some(path), Some(state)) = (self.name(file, 1), self.name(file, 2)) else { return };
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let (own, meta) = (entry.file_name(), entry.metadata());
             let (Some(own), Ok(meta)) = (own.to_str(), meta) else { continue };
-            if own == name || !own.ends_with(".weights") {
+            if own == name || !own.ends_with(ENDING) {
                 continue;
             }
-            if own.starts_with(path) {
+            if own.starts_with(&path) && !own.starts_with(&state) {
                 let _ = std::fs::remove_file(entry.path());
             } else {
                 files.push((meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), meta.len(), entry.path()));
@@ -193,17 +245,15 @@ impl Found {
         let entry = |e: &[u8]| {
             let number = |at: usize| Some(u64::from_le_bytes(e.get(at..at + 8)?.try_into().ok()?));
             let key = Key::from(number(0)?) << 64 | Key::from(number(8)?);
-            Some((key, Entry { at: number(16)?, len: number(24)?, sum: number(32)? }))
+            let (at, bytes) = (usize::try_from(number(16)?).ok()?, usize::try_from(number(24)?).ok()?);
+            (at.checked_add(bytes)? <= end).then_some((key, Entry { at, bytes, sum: number(32)? }))
         };
         let entries: HashMap<Key, Entry> = index.chunks_exact(ENTRY).map(entry).collect::<Option<_>>()?;
         let found = Found { file: map.clone(), entries };
         let checked: [u8; 16] = bytes[end + 32..].try_into().ok()?;
         if this_start() != Some(checked) {
-            let whole = |(key, e): (&Key, &Entry)| {
-                let pages = found.pages(*key, usize::try_from(e.len).ok()?)?;
-                (summed_values(&pages) == e.sum).then_some(())
-            };
-            found.entries.iter().map(whole).collect::<Option<()>>()?;
+            let whole = |e: &Entry| summed(&bytes[e.at..][..e.bytes]) == e.sum;
+            found.entries.values().all(whole).then_some(())?;
             if let Some(start) = this_start() {
                 let _ = file.seek(SeekFrom::End(-16)).and_then(|_| file.write_all(&start));
             }
@@ -214,27 +264,41 @@ impl Found {
     }
 
     fn pages(&self, key: Key, len: usize) -> Option<Pages> {
-        let entry = self.entries.get(&key).filter(|e| e.len == len as u64)?;
-        self.file.pages(usize::try_from(entry.at).ok()?, len)
+        let entry = self.entries.get(&key).filter(|e| Some(e.bytes) == len.checked_mul(4))?;
+        self.file.pages(entry.at, len)
     }
 
-    fn all(&self) -> impl Iterator<Item = (Key, Pages)> {
-        self.entries.iter().filter_map(|(key, e)| Some((*key, self.pages(*key, usize::try_from(e.len).ok()?)?)))
+    fn tensor(&self, key: Key, like: &Tensor) -> Option<Tensor> {
+        let entry = self.entries.get(&key).filter(|e| like.bytes().is_ok_and(|b| b.len() == e.bytes))?;
+        self.file.tensor(entry.at, like.dtype(), like.dims())
+    }
+
+    fn all(&self) -> impl Iterator<Item = (Key, &[u8])> {
+        self.entries.iter().map(|(key, e)| (*key, &self.file.bytes()[e.at..][..e.bytes]))
     }
 }
 
-fn write(path: &Path, all: &[(Key, Pages)]) -> Result<()> {
+impl Shelf {
+    fn add(&self, key: Key, made: Made) {
+        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, made)| match made {
+            Made::Packed(pages) => pages.strong_count() > 0,
+            Made::Stored(tensor) => tensor.strong_count() > 0,
+        });
+        all.push((key, made));
+    }
+}
+
+fn write(path: &Path, all: &[(Key, &[u8])]) -> Result<()> {
     let cannot = |e: std::io::Error| cannot_write(path, &e);
     let mut out = Chunks { out: Output::create(path)?, waiting: Vec::with_capacity(WRITTEN), at: 0 };
     let mut index = Vec::with_capacity(all.len() * ENTRY);
-    for (key, pages) in all {
+    for (key, bytes) in all {
         out.put(&[0; LINE][..out.at.next_multiple_of(LINE) - out.at]).map_err(cannot)?;
         let halves = [(key >> 64) as u64, *key as u64];
-        let numbers = [halves[0], halves[1], out.at as u64, pages.len() as u64, summed_values(pages), 0];
+        let numbers = [halves[0], halves[1], out.at as u64, bytes.len() as u64, summed(bytes), 0];
         numbers.iter().for_each(|n| index.extend(n.to_le_bytes()));
-        for part in pages.chunks(WRITTEN / 4) {
-            out.put_values(part).map_err(cannot)?;
-        }
+        out.put(bytes).map_err(cannot)?;
     }
     let start = out.at as u64;
     out.put(&index).map_err(cannot)?;
@@ -269,15 +333,6 @@ impl Chunks {
         }
         Ok(())
     }
-
-    fn put_values(&mut self, values: &[f32]) -> std::io::Result<()> {
-        let mut bytes = [0; 4096];
-        for some in values.chunks(bytes.len() / 4) {
-            bytes.as_chunks_mut::<4>().0.iter_mut().zip(some).for_each(|(b, v)| *b = v.to_le_bytes());
-            self.put(&bytes[..4 * some.len()])?;
-        }
-        Ok(())
-    }
 }
 
 /// Which start of the system this is; files written before it may have been cut short when it ended.
@@ -294,20 +349,16 @@ fn mixed(sum: u64, word: u64) -> u64 {
     (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
 }
 
-fn summed(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(bytes.len() as u64, |sum, b| mixed(sum, u64::from(*b)))
-}
-
 /// In several sums side by side: one multiplication waits for the one before.
-fn summed_values(values: &[f32]) -> u64 {
+fn summed(bytes: &[u8]) -> u64 {
     const SIDE: usize = 8;
-    let mut sums = [values.len() as u64; SIDE];
-    let (whole, rest) = values.as_chunks::<SIDE>();
-    for some in whole {
-        sums.iter_mut().zip(some).for_each(|(s, v)| *s = mixed(*s, u64::from(v.to_bits())));
+    let mut sums = [bytes.len() as u64; SIDE];
+    let (words, rest) = bytes.as_chunks::<8>();
+    for some in words.chunks(SIDE) {
+        sums.iter_mut().zip(some).for_each(|(s, w)| *s = mixed(*s, u64::from_le_bytes(*w)));
     }
-    sums.iter_mut().zip(rest).for_each(|(s, v)| *s = mixed(*s, u64::from(v.to_bits())));
-    sums.into_iter().fold(0, mixed)
+    let sum = rest.iter().fold(0, |sum, b| mixed(sum, u64::from(*b)));
+    sums.into_iter().fold(sum, mixed)
 }
 
 /// `f32` weights before they are packed: read where they lie, and only when they are not kept already.
@@ -436,21 +487,44 @@ mod tests {
         assert_eq!((run(1, &[1, 2], &mut made), made), ((bytes_of_all, 2 * bytes_of_all), 4));
         assert_eq!((run(1, &[2], &mut made), made), ((bytes_of_all, 0), 4));
         assert_eq!((run(2, &[1], &mut made), made), ((0, bytes_of_all), 6));
-        assert_eq!(
-            std::fs::read_dir(&folder).unwrap().count(),
-            1,
-            "another build's is gone, and no temporary file stays"
-        );
+        let files = || std::fs::read_dir(&folder).unwrap().count();
+        assert_eq!(files(), 2, "one for each build, and no temporary file");
         // The model was written again.
         let (bytes, values) = model(dir.path(), "m", 2 * MANY, 2);
         let kept = Kept::of_build(&folder, 1 << 30, 2);
         let pages = doubled(&kept, &bytes, 1, &mut made);
         assert_eq!((pages[5], made), (2.0 * values[5], 7));
+        kept.write().unwrap();
+        assert_eq!(files(), 1, "what it was before is gone");
         // Just now: nobody knows whether it will be again.
         let text = bytes.to_vec();
         std::fs::write(dir.path().join("m"), text).unwrap();
         let bytes = map::map(&dir.path().join("m")).unwrap();
         assert_eq!((map::of_bytes(&bytes), map::of_bytes(&[0; 16])), (None, None));
+    }
+
+    #[test]
+    fn weights_read_as_they_are_move_to_large_pages() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m");
+        let text: Vec<u8> = (0..4 * MANY + 4).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &text).unwrap();
+        settle(&path);
+        let map = PageFile::map(&File::open(&path).unwrap()).unwrap();
+        // Only what was mapped as a model has a name.
+        let unnamed = map.tensor(4, DType::U8, &[4, MANY]).unwrap();
+        let bytes = map::map(&path).unwrap();
+        let named = Tensor::from_file_bytes(DType::U8, bytes.slice(4..), &[4, MANY]).unwrap();
+        let run = |t: &Tensor| {
+            let kept = Kept::of_build(&dir.path().join("kept"), 1 << 30, 1);
+            let placed = kept.placed(t);
+            assert_eq!((placed.bytes().unwrap(), placed.dims(), placed.dtype()), (&text[4..], t.dims(), t.dtype()));
+            let written = kept.write().unwrap();
+            (placed.bytes().unwrap().as_ptr() == t.bytes().unwrap().as_ptr(), kept.taken_bytes(), written)
+        };
+        let all = 4 * MANY as u64;
+        assert_eq!((run(&unnamed), run(&named), run(&named)), ((true, 0, 0), (true, 0, all), (false, all, 0)));
+        assert!(map.tensor(8, DType::U8, &[4, MANY]).is_none());
     }
 
     #[test]
@@ -461,7 +535,7 @@ mod tests {
         let kept = Kept::of_build(dir.path(), 1 << 30, 1);
         let pages = doubled(&kept, &bytes, 1, &mut made);
         kept.write().unwrap();
-        let name = kept.name(map::of_bytes(&bytes).unwrap().file).unwrap().0;
+        let name = kept.file_name(map::of_bytes(&bytes).unwrap().file).unwrap();
         let path = dir.path().join(name);
         let whole = std::fs::read(&path).unwrap();
         let finds = |text: &[u8]| {

@@ -1,6 +1,6 @@
 //! Matrix-product steps: adapters from tasks to [`super::gemm`] and [`super::gemv`].
 
-use super::few_bits::{few_rows, rounded_to_bytes};
+use super::few_bits::{FewBits, few_rows, rounded_to_bytes};
 use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use super::gemv::{self, After, Order};
 use super::kept::{Kept, Source};
@@ -47,8 +47,8 @@ struct Gemv {
     k: usize,
     n: usize,
     order: Order,
-    /// Read where they are: in the file, as a rule.
-    weights: Tensor,
+    /// Read where they are: in the file, as a rule, or in a copy kept in large pages.
+    weights: Arc<Tensor>,
     task: MatMul,
 }
 
@@ -64,7 +64,7 @@ fn prepare_gemv(task: &Task) -> Result<Box<dyn Prepared>> {
         k: m.k,
         n: m.n,
         order: if m.trans_b { Order::NK } else { Order::KN },
-        weights: b.clone(),
+        weights: task.kept().map_or_else(|| Arc::new(b.clone()), |k| k.placed(b)),
         task: MatMul { b: None, ..m.clone() },
     }))
 }
@@ -235,6 +235,8 @@ struct FewBitsStep {
     isa: Isa,
     rows: usize,
     task: FewBitsProduct,
+    /// For who keeps them.
+    _data: Option<Arc<Tensor>>,
     /// The rounded operand, between runs.
     rounded: Mutex<Vec<f32>>,
 }
@@ -245,7 +247,12 @@ fn prepare_few(task: &Task) -> Result<Box<dyn Prepared>> {
     let fits = p.weights.fits() && p.weights.k == p.product.k && p.weights.n == p.product.n;
     fits.then_some(()).ok_or_else(|| Error::run("the matrix has another size"))?;
     let held = if p.rounded { rows * p.product.k } else { 0 };
-    Ok(Box::new(FewBitsStep { isa: task.isa, rows, task: p.clone(), rounded: Mutex::new(vec![0.0; held]) }))
+    let mut own = p.clone();
+    let _data = task.kept().map(|k| k.placed(&p.weights.data));
+    if let Some(data) = &_data {
+        own.weights = Arc::new(FewBits { data: (**data).clone(), ..(*p.weights).clone() });
+    }
+    Ok(Box::new(FewBitsStep { isa: task.isa, rows, task: own, _data, rounded: Mutex::new(vec![0.0; held]) }))
 }
 
 impl Prepared for FewBitsStep {

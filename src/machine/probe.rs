@@ -9,6 +9,7 @@ use super::{Bandwidth, Cache, Identity, Level, Machine, Peak, Reach, affinity, h
 use crate::engine::pool::Pool;
 use crate::simd::probe::{Copy, Fma, Read, STRIDE};
 use crate::simd::{Isa, dispatch};
+use crate::tensor::Pages;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -147,7 +148,7 @@ pub fn timer_s() -> f64 {
 struct Bench {
     pool: Pool,
     threads: usize,
-    buffers: Vec<Mutex<Vec<f32>>>,
+    buffers: Vec<Mutex<Pages>>,
 }
 
 impl Bench {
@@ -161,7 +162,13 @@ impl Bench {
         });
         let threads = pool.threads();
         let each = (dram as usize / 4 / threads).next_multiple_of(2 * STRIDE) + LINE;
-        Bench { pool, threads, buffers: (0..threads).map(|_| Mutex::new(vec![1.0; each])).collect() }
+        // On huge pages where there are any, as activations and packed weights are.
+        let buffer = |_| {
+            let mut pages = Pages::zeros(each);
+            pages.fill(1.0);
+            Mutex::new(pages)
+        };
+        Bench { pool, threads, buffers: (0..threads).map(buffer).collect() }
     }
 
     /// Rates of bursts in which every thread does `work(thread)`, which gives an amount. Bursts whose threads did not meet are

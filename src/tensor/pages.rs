@@ -1,8 +1,11 @@
 //! Large stretches of zeroed `f32`, on huge pages where the system lends them: packed weights and activations are streamed, and with
 //! small pages every 4 KiB costs a fault when first touched, a table walk when read, and a stop of the hardware's prefetching.
 
+use super::{DType, Tensor, element_count};
+use bytes::Bytes;
 use memmap2::{Mmap, MmapMut};
 use std::fs::File;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -55,6 +58,18 @@ impl PageFile {
     /// All of it.
     pub fn bytes(&self) -> &[u8] {
         &self.0
+    }
+    /// A tensor whose payload is the bytes from `at` on; `None` if they are not there.
+    pub fn tensor(&self, at: usize, dtype: DType, dims: &[usize]) -> Option<Tensor> {
+        struct Part(Arc<Mmap>, Range<usize>);
+        impl AsRef<[u8]> for Part {
+            fn as_ref(&self) -> &[u8] {
+                &self.0[self.1.clone()]
+            }
+        }
+        let end = dtype.bytes_of(element_count(dims).ok()?)?.checked_add(at)?;
+        let part = (end <= self.0.len()).then(|| Part(self.0.clone(), at..end))?;
+        Tensor::from_file_bytes(dtype, Bytes::from_owner(part), dims).ok()
     }
     /// `len` values from byte `at` on; `None` if they are not there or not on a cache line.
     pub fn pages(&self, at: usize, len: usize) -> Option<Pages> {
@@ -120,6 +135,11 @@ impl Pages {
             }
         };
         Pages { store, len }
+    }
+
+    /// As bytes.
+    pub fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(self)
     }
 
     /// The same values, read where they are.
