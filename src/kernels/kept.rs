@@ -433,6 +433,7 @@ impl<'a> From<&'a [[u8; 4]]> for Source<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::Folder;
     use crate::kernels::testing::values;
     use std::ops::Deref;
 
@@ -465,7 +466,7 @@ mod tests {
 
     #[test]
     fn weights_are_packed_once_for_all_runs_and_anew_for_another_state_form_or_build() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new().unwrap();
         let folder = dir.path().join("not/yet");
         let (bytes, values) = model(dir.path(), "m", 2 * MANY, 1);
         let (first, second) = bytes.split_at(4 * MANY + 4);
@@ -505,7 +506,7 @@ mod tests {
 
     #[test]
     fn weights_read_as_they_are_move_to_large_pages() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new().unwrap();
         let path = dir.path().join("m");
         let text: Vec<u8> = (0..4 * MANY + 4).map(|i| (i % 251) as u8).collect();
         std::fs::write(&path, &text).unwrap();
@@ -529,7 +530,7 @@ mod tests {
 
     #[test]
     fn a_damaged_file_counts_as_none_and_an_unchecked_one_is_read() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new().unwrap();
         let (bytes, _) = model(dir.path(), "m", MANY, 1);
         let mut made = 0;
         let kept = Kept::of_build(dir.path(), 1 << 30, 1);
@@ -568,7 +569,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_stays_within_its_limit_and_the_longest_unused_goes_first() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new().unwrap();
         let folder = dir.path().join("kept");
         let (mut made, one) = (0, 4 * MANY as u64);
         let models: Vec<_> = (0..4).map(|i| model(dir.path(), &format!("m{i}"), MANY, i).0).collect();

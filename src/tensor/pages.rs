@@ -231,11 +231,10 @@ mod tests {
 
     #[test]
     fn values_of_a_file_and_of_others_are_read_in_place_and_copied_when_written() {
-        use std::io::Write;
-        let mut file = tempfile::tempfile().unwrap();
-        let values: Vec<f32> = (0..100).map(|i| i as f32).collect();
-        file.write_all(bytemuck::cast_slice(&values)).unwrap();
-        let map = PageFile::map(&file).unwrap();
+        let folder = crate::files::Folder::new().unwrap();
+        let (path, values) = (folder.path().join("values"), (0..100).map(|i| i as f32).collect::<Vec<f32>>());
+        std::fs::write(&path, bytemuck::cast_slice(&values)).unwrap();
+        let map = PageFile::map(&File::open(&path).unwrap()).unwrap();
         assert_eq!(map.bytes().len(), 400);
         let mut p = map.pages(64, 10).unwrap();
         assert_eq!((p.as_ptr().addr(), &p[..]), (map.bytes()[64..].as_ptr().addr(), &values[16..26]));
