@@ -45,6 +45,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap_mangen", &["src/cli/about.rs"]),
     ("ctrlc", &["src/cli/mod.rs"]),
     ("csv", &["src/report/csv.rs"]),
+    ("foldhash", &["src/analysis/params.rs", "src/ir/", "src/ops/mod.rs"]),
     ("half", &["src/tensor/", "src/ops/cast.rs"]),
     ("indicatif", &["src/cli/progress.rs"]),
     ("libm", &["src/ops/unary.rs"]),

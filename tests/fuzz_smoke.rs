@@ -85,7 +85,7 @@ fn models() -> Vec<Vec<u8>> {
         op_type: b("If"),
         input: vec![b("a")],
         output: vec![b("c")],
-        attribute: vec![attribute],
+        attribute: vec![attribute.encode_to_vec().into()],
         ..Default::default()
     };
     let function = FunctionProto {
@@ -93,9 +93,10 @@ fn models() -> Vec<Vec<u8>> {
         domain: b("f"),
         input: vec![b("a")],
         output: vec![b("c")],
-        node: vec![inner],
+        node: vec![inner.encode_to_vec().into()],
         ..Default::default()
     };
+    let call = Bytes::from(call.encode_to_vec());
     let graph =
         GraphProto { node: vec![call.clone(), call], initializer: vec![tensor(6), tensor(99)], ..Default::default() };
     let with_functions =

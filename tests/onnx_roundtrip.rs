@@ -5,7 +5,6 @@ use madd_prof::error::Result;
 use madd_prof::onnx::{read, read_bytes, write};
 use madd_prof::ops::spec::{Attr, DimSpec, GraphSpec, Header, ModelSpec, NodeSpec, ValueSpec};
 use madd_prof::tensor::{Container, DType, Tensor};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ fn node(op: &str, inputs: &[&str], outputs: &[&str], attrs: &[(&str, Attr)]) -> 
         op_type: op.into(),
         inputs: inputs.iter().map(ToString::to_string).collect(),
         outputs: outputs.iter().map(ToString::to_string).collect(),
-        attrs: attrs.iter().map(|(k, v)| (k.to_string(), v.clone())).collect::<BTreeMap<_, _>>(),
+        attrs: attrs.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
         opset: 21,
         ..NodeSpec::default()
     }
@@ -134,8 +133,8 @@ fn same_graph(a: &GraphSpec, b: &GraphSpec) {
         };
         assert_eq!(head(a), head(b));
         assert_eq!(a.attrs.keys().collect::<Vec<_>>(), b.attrs.keys().collect::<Vec<_>>());
-        for (key, attr) in &a.attrs {
-            same_attr(attr, &b.attrs[key]);
+        for (attr, back) in a.attrs.values().zip(b.attrs.values()) {
+            same_attr(attr, back);
         }
     }
 }
@@ -170,9 +169,11 @@ fn everything_survives_writing_and_reading() -> Result<()> {
 #[test]
 fn zeros_are_written_explicitly() {
     // The type alone would make our reader see a zero; others want the field.
-    use madd_prof::onnx::proto::ModelProto;
-    let model = <ModelProto as prost::Message>::decode(&wire(None)[..]).unwrap();
-    let attributes = &model.graph.as_ref().unwrap().node[1].attribute;
+    use madd_prof::onnx::proto::{AttributeProto, ModelProto, NodeProto};
+    use prost::Message;
+    let model = ModelProto::decode(&wire(None)[..]).unwrap();
+    let node = NodeProto::decode(model.graph.unwrap().node[1].clone()).unwrap();
+    let attributes: Vec<_> = node.attribute.into_iter().map(|a| AttributeProto::decode(a).unwrap()).collect();
     let attribute = |name: &str| attributes.iter().find(|a| a.name == name).unwrap();
     assert_eq!(attribute("int").i, Some(0));
     assert_eq!(attribute("zero").f.map(f32::to_bits), Some(0));

@@ -5,7 +5,6 @@ use madd_prof::onnx::write;
 use madd_prof::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
 use madd_prof::tensor::{Container, DType, Tensor};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -32,7 +31,7 @@ fn node(op: &str, inputs: &[&str], outputs: &[&str], attrs: &[(&str, Attr)]) -> 
         domain: domain.into(),
         inputs: inputs.iter().map(ToString::to_string).collect(),
         outputs: outputs.iter().map(ToString::to_string).collect(),
-        attrs: attrs.iter().map(|(k, v)| (k.to_string(), v.clone())).collect::<BTreeMap<_, _>>(),
+        attrs: attrs.iter().map(|(k, v)| (k.to_string(), v.clone())).collect(),
         opset: if domain.is_empty() { 17 } else { 1 },
         ..NodeSpec::default()
     }

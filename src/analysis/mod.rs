@@ -276,6 +276,7 @@ fn rows(graph: &Graph, params: &ParamCount) -> Vec<Row> {
             _ if node.is_static => Some(Traffic::default()),
             bodies => body_traffic(bodies),
         };
+        let charge = graph.charge(node);
         rows.push(Row {
             node: id,
             name: node.name.clone(),
@@ -285,8 +286,8 @@ fn rows(graph: &Graph, params: &ParamCount) -> Vec<Row> {
             params: new,
             shared_params: shared,
             statistics,
-            charge: graph.charge(node),
-            span: graph.span(node),
+            charge,
+            span: graph.span_of(node, charge),
             traffic,
             is_static: node.is_static,
             is_executed: false,

@@ -19,7 +19,8 @@
 use crate::ir::{Graph, Node, NodeId, Source, ValueId};
 use crate::ops::{Body, Held, Role};
 use crate::tensor::Tensor;
-use std::collections::{BTreeMap, HashMap};
+use foldhash::{HashMap, HashMapExt};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Why a constant does not count as learned.
@@ -149,13 +150,14 @@ fn judged(graph: &Graph) -> (ParamCount, Vec<(usize, Verdict)>) {
     // What constants hold that are packed into fewer elements.
     let mut packed: HashMap<ValueId, u64> = HashMap::new();
     for (id, node) in graph.iter().filter(|(_, n)| !n.is_static) {
+        let mut rule_inputs = None;
         for (i, v) in node.inputs.iter().enumerate() {
             let Some(v) = *v else { continue };
             let captured = i >= node.inputs.len() - node.captured;
             if captured || !graph.value(v).is_static {
                 continue;
             }
-            let held = node.op.family().elements_of(i, &graph.rule_inputs(node));
+            let held = node.op.family().elements_of(i, rule_inputs.get_or_insert_with(|| graph.rule_inputs(node)));
             for &(root, verdict) in tracer.trace(v, Use::of(node, i), 0).iter() {
                 let entry = verdicts.entry(root).or_insert((verdict, Vec::new()));
                 entry.0 = entry.0.max(verdict);

@@ -148,8 +148,9 @@ impl Settings {
                 .in_file(&path));
         }
         let mut budgets: Vec<Budget> = Vec::new();
+        let mut all_lines = Lines::all(&config.text).into_iter();
         for (i, table) in config.budgets.iter().enumerate() {
-            let lines = Lines { text: &config.text, budget: i };
+            let lines = all_lines.next().unwrap_or_default();
             let name = table.get("name").and_then(Value::as_str).unwrap_or_default();
             let at = |e: Error| {
                 let which = if name.is_empty() { format!("[[budget]] {}", i + 1) } else { format!("budget '{name}'") };
@@ -385,35 +386,40 @@ fn latency(t: &Table, level: Level, line: usize) -> Result<Limit> {
 }
 
 /// Where keys stand in the file.
+#[derive(Default)]
 struct Lines<'a> {
-    text: &'a str,
-    budget: usize,
+    /// The lines of one budget, numbered from 1.
+    own: Vec<(usize, &'a str)>,
 }
 
-impl Lines<'_> {
-    /// The lines of this budget, numbered from 1.
-    fn own(&self) -> impl Iterator<Item = (usize, &str)> {
-        let mut budgets = 0;
+impl<'a> Lines<'a> {
+    /// The lines of every budget of a file.
+    fn all(text: &'a str) -> Vec<Lines<'a>> {
+        let mut all: Vec<Lines> = Vec::new();
         let mut inside = false;
-        self.text.lines().enumerate().filter_map(move |(i, line)| {
-            let line = line.trim();
-            if line.replace(' ', "").starts_with("[[budget]]") {
-                budgets += 1;
-                inside = budgets == self.budget + 1;
-            } else if line.starts_with('[') && !line.starts_with("[budget.") {
-                inside = false;
+        for (i, line) in text.lines().map(str::trim).enumerate() {
+            if line.starts_with('[') {
+                if line.replace(' ', "").starts_with("[[budget]]") {
+                    all.push(Lines::default());
+                    inside = true;
+                } else if !line.starts_with("[budget.") {
+                    inside = false;
+                }
             }
-            inside.then_some((i + 1, line))
-        })
+            if let Some(lines) = all.last_mut().filter(|_| inside) {
+                lines.own.push((i + 1, line));
+            }
+        }
+        all
     }
     fn first(&self) -> usize {
-        self.own().next().map_or(1, |l| l.0)
+        self.own.first().map_or(1, |l| l.0)
     }
     /// The line of a key path: written whole, under a table's heading, or inside a table on one line.
     fn of(&self, path: &[&str]) -> usize {
         let mut heading: Vec<String> = Vec::new();
         let mut best = (0, self.first());
-        for (i, line) in self.own() {
+        for &(i, line) in &self.own {
             if let Some(h) = line.strip_prefix("[budget.") {
                 heading = keys(h.trim_end_matches(']'));
                 continue;
@@ -430,7 +436,7 @@ impl Lines<'_> {
     }
     /// The first line that holds a text.
     fn holding(&self, text: &str) -> usize {
-        self.own().find(|(_, l)| l.contains(text)).map_or_else(|| self.of(&["formulas"]), |l| l.0)
+        self.own.iter().find(|(_, l)| l.contains(text)).map_or_else(|| self.of(&["formulas"]), |l| l.0)
     }
 }
 

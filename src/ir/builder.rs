@@ -9,9 +9,10 @@ use crate::error::{Error, Result};
 use crate::ops::control::Refused;
 use crate::ops::custom::Rules;
 use crate::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
-use crate::ops::{Body, EvalCx, Infer, Op};
+use crate::ops::{Body, EvalCx, Infer, Input, Op};
 use crate::tensor::{Container, DType, Fact, Shape, Tensor};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the user binds free dims to.
@@ -303,6 +304,17 @@ impl Scope {
         Ok(id)
     }
 
+    /// Makes room for what a graph holds, so that nothing grows, and moves, while it is filled.
+    fn reserve(&mut self, spec: &GraphSpec) {
+        let values = spec.initializers.len() + spec.inputs.len() + spec.nodes.len();
+        self.graph.values.reserve(values);
+        self.names.reserve(values);
+        // Constant nodes become values.
+        let nodes = spec.nodes.iter().filter(|n| n.op_type != "Constant").count();
+        self.graph.nodes.reserve(nodes);
+        self.node_names.reserve(nodes);
+    }
+
     fn add_constant(&mut self, name: &str, t: Tensor) -> Result<ValueId> {
         self.add(name, t.fact(), Source::Constant, Some(t), true)
     }
@@ -345,6 +357,7 @@ fn build_graph(spec: &GraphSpec, scopes: &mut Vec<Scope>, formals: Formals, rule
 
 fn fill_graph(spec: &GraphSpec, scopes: &mut Vec<Scope>, level: usize, formals: Formals) -> Result<()> {
     let constants: HashSet<&str> = spec.initializers.iter().map(|(n, _)| n.as_str()).collect();
+    scopes[level].reserve(spec);
     for (name, t) in &spec.initializers {
         scopes[level].add_constant(name, t.clone())?;
     }
@@ -400,7 +413,7 @@ fn decided_branch<'a>(node: &'a NodeSpec, scopes: &mut [Scope], level: usize) ->
     let Some(Attr::Graph(branch)) = node.attrs.get(attr) else { return None };
     // A file whose other branch gives something else is malformed, also where it never runs: the usual way says so.
     let fits = |a: &Attr| matches!(a, Attr::Graph(g) if g.inputs.is_empty() && g.outputs.len() == node.outputs.len());
-    let both = ["then_branch", "else_branch"].iter().all(|name| node.attrs.get(*name).is_some_and(fits));
+    let both = ["then_branch", "else_branch"].iter().all(|name| node.attrs.get(name).is_some_and(fits));
     both.then_some(branch)
 }
 
@@ -461,17 +474,18 @@ fn add_node(spec: &NodeSpec, scopes: &mut Vec<Scope>, level: usize, hints: &Hash
     };
     let rule_inputs = scope.graph.rule_inputs(&node);
     let facts = node.op.family().infer(&Infer { inputs: &rule_inputs, outputs: spec.outputs.len() })?;
-    let folded = fold(&node, &facts, &scope.graph, spec.outputs.len())?;
+    let folded = fold(&node, &facts, &rule_inputs, spec.outputs.len())?;
     let id = NodeId(u32::try_from(node_number).map_err(|_| Error::input("more nodes than can be numbered"))?);
     drop(rule_inputs);
     let mut outputs = Vec::with_capacity(spec.outputs.len());
+    let mut facts = facts.into_iter();
     for (i, name) in spec.outputs.iter().enumerate() {
+        let mut fact = facts.next().unwrap_or_else(Fact::unknown);
         if name.is_empty() {
             outputs.push(None);
             continue;
         }
         let constant = folded.as_ref().and_then(|f| f.get(i)).cloned();
-        let mut fact = facts.get(i).cloned().unwrap_or_else(Fact::unknown);
         if let Some(t) = &constant {
             fact = t.fact();
         } else if let Some(hint) = hints.get(name.as_str()) {
@@ -507,9 +521,8 @@ fn complete(fact: Fact, hint: &ValueSpec, opaque: bool) -> Fact {
 }
 
 /// Computes a small node now if its inputs are all known.
-fn fold(node: &Node, facts: &[Fact], graph: &Graph, outputs: usize) -> Result<Option<Vec<Tensor>>> {
-    let inputs = graph.rule_inputs(node);
-    if let Some(t) = node.op.family().fold(&inputs) {
+fn fold(node: &Node, facts: &[Fact], inputs: &[Option<Input>], outputs: usize) -> Result<Option<Vec<Tensor>>> {
+    if let Some(t) = node.op.family().fold(inputs) {
         return Ok(Some(vec![t]));
     }
     if !node.is_static || facts.iter().any(|f| f.elements().is_some_and(|n| n > FOLD_LIMIT)) {
@@ -529,13 +542,17 @@ fn fold(node: &Node, facts: &[Fact], graph: &Graph, outputs: usize) -> Result<Op
 
 fn unique_name(taken: &mut HashSet<String>, spec: &NodeSpec, number: usize) -> String {
     let base = if spec.name.is_empty() { format!("{}_{number}", spec.op_type) } else { spec.name.clone() };
-    let mut name = base.clone();
-    let mut n = 1;
-    while !taken.insert(name.clone()) {
-        n += 1;
-        name = format!("{base}#{n}");
+    if taken.insert(base.clone()) {
+        return base;
     }
-    name
+    let mut n = 2;
+    loop {
+        let name = format!("{base}#{n}");
+        if taken.insert(name.clone()) {
+            return name;
+        }
+        n += 1;
+    }
 }
 
 /// Builds the subgraphs of a control-flow node in place and returns the outer values they capture.
@@ -561,7 +578,7 @@ fn build_bodies(
     let spec_name = spec.name.clone();
     let mut refused = false;
     let rules = scopes[level].rules.clone();
-    'attrs: for (name, attr) in &mut spec.attrs {
+    'attrs: for (name, attr) in spec.attrs.iter_mut() {
         let Attr::Graph(graph) = attr else { continue };
         let (mut formals, states): (Vec<Fact>, std::ops::Range<usize>) = match op_type.as_str() {
             "Loop" => {
@@ -668,7 +685,7 @@ fn free_names<'a>(graph: &'a GraphSpec, into: &mut BTreeSet<&'a str>) {
 }
 
 /// Node indices so that producers come before readers; file order where that already holds.
-fn topological_order(spec: &GraphSpec) -> Result<Vec<usize>> {
+fn topological_order<'a>(spec: &'a GraphSpec) -> Result<Vec<usize>> {
     let mut producer: HashMap<&str, usize> = HashMap::with_capacity(spec.nodes.len());
     for (i, node) in spec.nodes.iter().enumerate() {
         for name in node.outputs.iter().filter(|n| !n.is_empty()) {
@@ -679,16 +696,24 @@ fn topological_order(spec: &GraphSpec) -> Result<Vec<usize>> {
             }
         }
     }
+    let reads = |node: &'a NodeSpec| {
+        let mut inner = BTreeSet::new();
+        for attr in node.attrs.values() {
+            if let Attr::Graph(g) = attr {
+                free_names(g, &mut inner);
+            }
+        }
+        node.inputs.iter().map(String::as_str).chain(inner)
+    };
+    let after_producers = |(i, node)| reads(node).all(|name| producer.get(name).is_none_or(|&p| p < i));
+    // So it is in nearly every file.
+    if spec.nodes.iter().enumerate().all(after_producers) {
+        return Ok((0..spec.nodes.len()).collect());
+    }
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); spec.nodes.len()];
     let mut waits: Vec<usize> = vec![0; spec.nodes.len()];
     for (i, node) in spec.nodes.iter().enumerate() {
-        let mut names: BTreeSet<&str> = node.inputs.iter().map(String::as_str).collect();
-        for attr in node.attrs.values() {
-            if let Attr::Graph(g) = attr {
-                free_names(g, &mut names);
-            }
-        }
-        for name in names {
+        for name in reads(node).collect::<BTreeSet<&str>>() {
             if let Some(&p) = producer.get(name) {
                 readers[p].push(i);
                 waits[i] += 1;

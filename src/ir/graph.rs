@@ -138,7 +138,10 @@ impl Graph {
     /// without a rule the bound is one multiply-add per output element and input element: each result touches each operand
     /// element at most once, which holds of every contraction (convolution, matrix product, attention).
     pub fn span(&self, node: &Node) -> WorkSpan {
-        let charge = self.charge(node);
+        self.span_of(node, self.charge(node))
+    }
+    /// As [`Graph::span`], where the rule's answer is at hand.
+    pub fn span_of(&self, node: &Node, charge: Charge) -> WorkSpan {
         let mut span = charge.span();
         if charge != Charge::Unknown {
             return span;
@@ -194,8 +197,9 @@ impl Body for Graph {
         let mut total = Some(Work::NONE);
         let mut span = WorkSpan::NONE;
         for node in &self.nodes {
-            total = total.zip(Graph::charge(self, node).known()).map(|(a, b)| a + b);
-            span = span + self.span(node);
+            let charge = Graph::charge(self, node);
+            total = total.zip(charge.known()).map(|(a, b)| a + b);
+            span = span + self.span_of(node, charge);
         }
         total.map_or(Charge::Between(span), Charge::Known)
     }

@@ -2,7 +2,7 @@
 //! so that they are planned, counted and fused like all others, and the branch not taken is not even looked at.
 
 use crate::ops::spec::{Attr, GraphSpec, NodeSpec, ValueSpec};
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt, HashSet};
 use std::sync::Arc;
 
 /// A branch written out as nodes of the enclosing graph.

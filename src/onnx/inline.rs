@@ -5,8 +5,8 @@
 //! end, and do so exponentially even when they are not recursive.
 
 use crate::error::{Error, Result};
-use crate::ops::spec::{Attr, GraphSpec, ModelSpec, NodeSpec};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use crate::ops::spec::{Attr, Attrs, GraphSpec, ModelSpec, NodeSpec};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Domain, name, overload.
@@ -17,7 +17,7 @@ pub(super) struct Function {
     pub(super) inputs: Vec<String>,
     pub(super) outputs: Vec<String>,
     /// Default values of attributes.
-    pub(super) defaults: BTreeMap<String, Attr>,
+    pub(super) defaults: Attrs,
     pub(super) nodes: Vec<NodeSpec>,
 }
 
@@ -182,8 +182,8 @@ impl<'a> Inliner<'a> {
             + node.inputs.iter().chain(&node.outputs).map(String::len).sum::<usize>()
             + metadata.iter().map(|(k, v)| k.len() + v.len() + 48).sum::<usize>();
         self.spend(256 + text)?;
-        let mut attrs = BTreeMap::new();
-        for (name, attr) in &node.attrs {
+        let mut attrs = Attrs::default();
+        for (name, attr) in node.attrs.iter() {
             let attr = match attr {
                 // Missing in the call and without a default: the attribute is omitted, as the standard says.
                 Attr::Ref(outer) => match call.attrs.get(outer).or_else(|| f.defaults.get(outer)) {
@@ -302,6 +302,7 @@ mod tests {
         attribute: Vec<AttributeProto>,
     ) -> NodeProto {
         let (name, domain, op_type) = (bytes(name), bytes(domain), bytes(op));
+        let attribute = encoded(attribute);
         NodeProto {
             name,
             domain,
@@ -312,6 +313,9 @@ mod tests {
             ..NodeProto::default()
         }
     }
+    fn encoded(messages: Vec<impl Message>) -> Vec<Bytes> {
+        messages.iter().map(|m| m.encode_to_vec().into()).collect()
+    }
     fn int(name: &str, v: i64) -> AttributeProto {
         AttributeProto { name: bytes(name), i: Some(v), r#type: Some(attribute_type::INT), ..AttributeProto::default() }
     }
@@ -321,7 +325,7 @@ mod tests {
     }
     fn body(name: &str, nodes: Vec<NodeProto>, outputs: &[&str]) -> AttributeProto {
         let output = outputs.iter().map(|o| ValueInfoProto { name: bytes(o), r#type: None }).collect();
-        let g = Some(Box::new(GraphProto { node: nodes, output, ..GraphProto::default() }));
+        let g = Some(Box::new(GraphProto { node: encoded(nodes), output, ..GraphProto::default() }));
         AttributeProto { name: bytes(name), g, r#type: Some(attribute_type::GRAPH), ..AttributeProto::default() }
     }
     fn opset(domain: &str, version: i64) -> OperatorSetIdProto {
@@ -335,13 +339,13 @@ mod tests {
             domain,
             input: list(inputs),
             output: list(outputs),
-            node,
+            node: encoded(node),
             opset_import,
             ..FunctionProto::default()
         }
     }
     fn read(nodes: Vec<NodeProto>, functions: Vec<FunctionProto>) -> Result<ModelSpec> {
-        let graph = Some(GraphProto { node: nodes, ..GraphProto::default() });
+        let graph = Some(GraphProto { node: encoded(nodes), ..GraphProto::default() });
         let opset_import = vec![opset("", 18), opset("f", 1)];
         let model = ModelProto { graph, functions, opset_import, ..ModelProto::default() };
         read_bytes(model.encode_to_vec().into(), None)
@@ -350,7 +354,7 @@ mod tests {
     fn show(nodes: &[NodeSpec]) -> Vec<String> {
         let one = |n: &NodeSpec| {
             let mut out = format!("{}: {}({}) -> {}", n.name, n.op_type, n.inputs.join(","), n.outputs.join(","));
-            for (k, a) in &n.attrs {
+            for (k, a) in n.attrs.iter() {
                 out += &match a {
                     Attr::Graph(g) => {
                         let results: Vec<_> = g.outputs.iter().map(|o| o.name.as_str()).collect();
@@ -454,6 +458,18 @@ mod tests {
                 "k/if: If(q) -> out then_branch={k/c/Identity_0: Identity(p) -> k/u; k/a: Add(k/u,k/t) -> k/y => k/y}",
             ]
         );
+    }
+
+    #[test]
+    fn subgraphs_nest_to_a_bound() {
+        let nested = |levels: usize| {
+            let innermost = node("n", "", "If", &["c"], &["y"], vec![]);
+            let inside = |n, _| node("n", "", "If", &["c"], &["y"], vec![body("then_branch", vec![n], &["y"])]);
+            read(vec![(0..levels).fold(innermost, inside)], vec![])
+        };
+        assert!(nested(30).is_ok());
+        assert!(nested(31).unwrap_err().to_string().contains("too deeply"));
+        assert!(nested(1000).unwrap_err().to_string().contains("too deeply"));
     }
 
     #[test]

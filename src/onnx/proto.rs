@@ -1,12 +1,15 @@
 //! The messages of `onnx.proto`, tagged by hand for `prost`: no `protoc`, no build script.
 //!
-//! Three choices differ from what a generator would make:
+//! Four choices differ from what a generator would make:
 //!
 //! - Strings are [`Bytes`]: a name costs a reference count rather than an allocation, and a file whose text is not UTF-8 is
 //!   still read (lossily, see [`text`]).
 //! - The packed payloads of [`TensorProto`] (`float_data` and its siblings) are kept as the bytes they are in the file, one
 //!   [`Bytes`] per chunk; little-endian floats are then usable in place, exactly like `raw_data`. [`Lenient`] also accepts the
 //!   unpacked form, which the wire format allows.
+//! - Nodes ([`GraphProto::node`], [`FunctionProto::node`]) and their attributes ([`NodeProto::attribute`]) are kept as the bytes
+//!   they are and decoded one at a time, as each is turned into what the program keeps of it: thousands of decoded messages at
+//!   once would cost more memory than all the rest.
 //! - Fields nobody here reads (documentation strings, device configurations, quantization annotations) are not declared, so
 //!   they are skipped. Each place says which.
 //!
@@ -19,7 +22,11 @@ use prost::{DecodeError, Message};
 
 /// Text of a file, with what is not UTF-8 replaced.
 pub fn text(bytes: &Bytes) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    // The plain check is several times as fast as the lossy one, and nearly all text passes it.
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_string(),
+        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+    }
 }
 
 /// `ModelProto` (device configurations are skipped).
@@ -63,9 +70,9 @@ pub struct ModelProto {
 /// `GraphProto` (quantization annotations are skipped).
 #[derive(Clone, PartialEq, Message)]
 pub struct GraphProto {
-    /// Nodes.
-    #[prost(message, repeated, tag = "1")]
-    pub node: Vec<NodeProto>,
+    /// Nodes: a [`NodeProto`] each.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub node: Vec<Bytes>,
     /// Name.
     #[prost(bytes = "bytes", tag = "2")]
     pub name: Bytes,
@@ -107,9 +114,9 @@ pub struct NodeProto {
     /// Operator.
     #[prost(bytes = "bytes", tag = "4")]
     pub op_type: Bytes,
-    /// Attributes.
-    #[prost(message, repeated, tag = "5")]
-    pub attribute: Vec<AttributeProto>,
+    /// Attributes: an [`AttributeProto`] each.
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub attribute: Vec<Bytes>,
     /// What it is, in words: exporters put the source line there.
     #[prost(bytes = "bytes", tag = "6")]
     pub doc_string: Bytes,
@@ -481,9 +488,9 @@ pub struct FunctionProto {
     /// Attributes without a default.
     #[prost(bytes = "bytes", repeated, tag = "6")]
     pub attribute: Vec<Bytes>,
-    /// Body.
-    #[prost(message, repeated, tag = "7")]
-    pub node: Vec<NodeProto>,
+    /// Body: a [`NodeProto`] each.
+    #[prost(bytes = "bytes", repeated, tag = "7")]
+    pub node: Vec<Bytes>,
     /// Operator sets of the body.
     #[prost(message, repeated, tag = "9")]
     pub opset_import: Vec<OperatorSetIdProto>,
@@ -517,13 +524,16 @@ mod tests {
         };
         let inner = GraphProto { initializer: vec![tensor("inner")], ..Default::default() };
         let attribute = AttributeProto { g: Some(Box::new(inner)), ..Default::default() };
-        let node = NodeProto { attribute: vec![attribute], ..Default::default() };
-        let graph = GraphProto { node: vec![node], initializer: vec![tensor("outer")], ..Default::default() };
+        let node = NodeProto { attribute: vec![attribute.encode_to_vec().into()], ..Default::default() };
+        let node = vec![node.encode_to_vec().into()];
+        let graph = GraphProto { node, initializer: vec![tensor("outer")], ..Default::default() };
         let file = Bytes::from(ModelProto { graph: Some(graph), ..Default::default() }.encode_to_vec());
         let range = file.as_ptr_range();
         let model = ModelProto::decode(&mut file.clone()).unwrap();
         let graph = model.graph.unwrap();
-        let inner = graph.node[0].attribute[0].g.as_ref().unwrap();
+        let node = NodeProto::decode(&mut graph.node[0].clone()).unwrap();
+        let attribute = AttributeProto::decode(&mut node.attribute[0].clone()).unwrap();
+        let inner = attribute.g.as_ref().unwrap();
         for t in [&graph.initializer[0].0, &inner.initializer[0].0] {
             for payload in [t.raw_data.as_ref().unwrap(), &t.float_data[0], &t.name] {
                 let p = payload.as_ptr_range();

@@ -8,12 +8,12 @@ use super::proto::{
     TensorShapeProto, TensorType, TypeProto, ValueInfoProto, attribute_type, text,
 };
 use crate::error::{Error, Result};
-use crate::ops::spec::{Attr, DimSpec, GraphSpec, Header, ModelSpec, NodeSpec, ValueSpec};
+use crate::ops::spec::{Attr, Attrs, DimSpec, GraphSpec, Header, ModelSpec, NodeSpec, ValueSpec};
 use crate::tensor::{Container, DType};
 use bytes::Bytes;
-use prost::Message;
 use prost::encoding::varint::decode_varint;
-use std::collections::{BTreeMap, HashMap};
+use prost::{DecodeError, Message};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,10 +56,10 @@ fn model(bytes: Bytes, external: &External) -> Result<ModelSpec> {
     let opsets = opsets(&proto.opset_import);
     let mut functions = HashMap::new();
     for f in proto.functions {
-        let (key, function) = function(f, &opsets, external)?;
+        let (key, function) = function(f, &bytes, &opsets, external)?;
         functions.insert(key, function);
     }
-    let cx = Cx { opsets: &opsets, fallback: &[], external, in_function: false };
+    let cx = Cx { file: &bytes, opsets: &opsets, fallback: &[], external, in_function: false, depth: 0 };
     let has_external_data = proto.graph.iter().flat_map(|g| &g.initializer).any(|t| t.0.data_location == Some(1));
     let header = Header {
         domain: text(&proto.domain),
@@ -68,11 +68,10 @@ fn model(bytes: Bytes, external: &External) -> Result<ModelSpec> {
         graph_doc: proto.graph.as_ref().map(|g| text(&g.doc_string)).unwrap_or_default(),
         graph_metadata: proto.graph.as_ref().map(|g| pairs(&g.metadata_props)).unwrap_or_default(),
     };
-    let mut graph = proto.graph.map(|g| cx.graph(g)).transpose()?.unwrap_or_default();
+    let graph = proto.graph.map(|g| cx.graph(g)).transpose()?.unwrap_or_default();
     if graph.nodes.is_empty() && graph.outputs.is_empty() {
         return Err(unreadable(&bytes, Error::input("is not an ONNX model: it has no nodes and no outputs")));
     }
-    graph.nodes.shrink_to_fit();
     let mut notes = Vec::new();
     if !proto.training_info.is_empty() {
         notes.push("the training graphs in the file are ignored".to_string());
@@ -97,24 +96,32 @@ fn decode(bytes: &Bytes) -> Result<ModelProto> {
         return Err(Error::input("is empty").hint("the download or export did not finish"));
     }
     let mut rest = bytes.clone();
-    let model = ModelProto::decode(&mut rest).map_err(|e| {
-        let at = bytes.len() - rest.len();
-        if let Some(error) = cut_off(bytes) {
-            return unreadable(bytes, error);
-        }
-        let what = e.to_string();
-        let what = what.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&what);
-        let error = Error::input(format!("is not a valid ONNX model, or is damaged: near byte {at}: {what}"));
-        if what.contains("recursion limit") {
-            return Error::unsupported("its subgraphs nest too deeply")
-                .hint("models nested beyond 30 levels are refused");
-        }
-        unreadable(bytes, error)
-    })?;
+    let model = ModelProto::decode(&mut rest).map_err(|e| damaged(bytes, bytes.len() - rest.len(), &e))?;
     match model.graph {
         Some(_) => Ok(model),
         None => Err(unreadable(bytes, Error::input("is not an ONNX model: it has no graph"))),
     }
+}
+
+/// The error for a file with something in it, near byte `at`, that cannot be decoded.
+fn damaged(file: &Bytes, at: usize, e: &DecodeError) -> Error {
+    if let Some(error) = cut_off(file) {
+        return unreadable(file, error);
+    }
+    let what = e.to_string();
+    let what = what.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&what);
+    if what.contains("recursion limit") {
+        return too_deep();
+    }
+    unreadable(file, Error::input(format!("is not a valid ONNX model, or is damaged: near byte {at}: {what}")))
+}
+
+/// Subgraphs nest at most this deep.
+const DEEPEST: usize = 30;
+
+fn too_deep() -> Error {
+    Error::unsupported("its subgraphs nest too deeply")
+        .hint(format!("models nested beyond {DEEPEST} levels are refused"))
 }
 
 /// Says what the file is instead, if that shows.
@@ -161,12 +168,17 @@ fn cut_off(bytes: &[u8]) -> Option<Error> {
 }
 
 /// What a graph is read in.
+#[derive(Clone, Copy)]
 struct Cx<'a> {
+    /// The whole file, to say where it is damaged.
+    file: &'a Bytes,
     opsets: &'a [(String, i64)],
     /// The model's operator sets, for domains that a function forgets to import.
     fallback: &'a [(String, i64)],
     external: &'a External,
     in_function: bool,
+    /// How many graphs it lies in.
+    depth: usize,
 }
 
 impl Cx<'_> {
@@ -181,7 +193,7 @@ impl Cx<'_> {
         let values = |v: Vec<ValueInfoProto>| v.iter().map(value).collect();
         Ok(GraphSpec {
             name: text(&g.name),
-            nodes: self.nodes(g.node)?,
+            nodes: self.nodes(g.node, "GraphProto")?,
             inputs: values(g.input),
             outputs: values(g.output),
             initializers,
@@ -189,20 +201,38 @@ impl Cx<'_> {
         })
     }
 
-    fn nodes(&self, nodes: Vec<NodeProto>) -> Result<Vec<NodeSpec>> {
-        nodes.into_iter().enumerate().map(|(i, n)| self.node(i, n)).collect()
+    /// The nodes of a message.
+    fn nodes(&self, encoded: Vec<Bytes>, message: &'static str) -> Result<Vec<NodeSpec>> {
+        let mut nodes = Vec::with_capacity(encoded.len());
+        for (i, bytes) in encoded.into_iter().enumerate() {
+            nodes.push(self.node(i, self.decode(bytes, message, "node")?)?);
+        }
+        Ok(nodes)
+    }
+
+    /// Decodes a message of the file that was kept as bytes in a field of another.
+    fn decode<M: Message + Default>(&self, bytes: Bytes, message: &'static str, field: &'static str) -> Result<M> {
+        let (start, length) = (bytes.as_ptr() as usize, bytes.len());
+        let mut rest = bytes;
+        M::decode(&mut rest).map_err(|mut e| {
+            e.push(message, field);
+            let at = start.saturating_sub(self.file.as_ptr() as usize) + length - rest.len();
+            damaged(self.file, at, &e)
+        })
     }
 
     fn node(&self, index: usize, n: NodeProto) -> Result<NodeSpec> {
         let op_type = text(&n.op_type);
         let name = if n.name.is_empty() { format!("{op_type}_{index}") } else { text(&n.name) };
         let domain = domain(&n.domain);
-        let mut attrs = BTreeMap::new();
-        for a in n.attribute {
+        let mut attrs = Vec::with_capacity(n.attribute.len());
+        for bytes in n.attribute {
+            let a: AttributeProto = self.decode(bytes, "NodeProto", "attribute")?;
             let at = text(&a.name);
             let attr = self.attr(a).map_err(|e| e.at_attribute(&at).at_node(&name, &op_type))?;
-            attrs.insert(at, attr);
+            attrs.push((at, attr));
         }
+        let mut attrs: Attrs = attrs.into_iter().collect();
         // A constant given sparsely is a constant all the same.
         if op_type == "Constant"
             && let Some(Attr::Tensor(t)) = attrs.remove("sparse_value")
@@ -224,6 +254,13 @@ impl Cx<'_> {
         })
     }
 
+    fn subgraph(&self, g: GraphProto) -> Result<GraphSpec> {
+        if self.depth >= DEEPEST {
+            return Err(too_deep());
+        }
+        Cx { depth: self.depth + 1, ..*self }.graph(g)
+    }
+
     fn attr(&self, a: AttributeProto) -> Result<Attr> {
         use attribute_type as kind;
         if !a.ref_attr_name.is_empty() {
@@ -239,7 +276,7 @@ impl Cx<'_> {
             kind::INT => Attr::Int(a.i.unwrap_or(0)),
             kind::STRING => Attr::Str(a.s.as_ref().map(text).unwrap_or_default()),
             kind::TENSOR => Attr::Tensor(tensor(*a.t.ok_or_else(|| missing("tensor"))?, self.external)?),
-            kind::GRAPH => Attr::Graph(Arc::new(self.graph(*a.g.ok_or_else(|| missing("graph"))?)?)),
+            kind::GRAPH => Attr::Graph(Arc::new(self.subgraph(*a.g.ok_or_else(|| missing("graph"))?)?)),
             kind::FLOATS => Attr::Floats(a.floats),
             kind::INTS => Attr::Ints(a.ints),
             kind::STRINGS => Attr::Strs(a.strings.iter().map(text).collect()),
@@ -280,11 +317,16 @@ fn implied_type(a: &AttributeProto) -> i32 {
     candidates.iter().find(|c| c.0).map_or(kind::INTS, |c| c.1)
 }
 
-fn function(f: FunctionProto, model_opsets: &[(String, i64)], external: &External) -> Result<(Key, Function)> {
+fn function(
+    f: FunctionProto,
+    file: &Bytes,
+    model_opsets: &[(String, i64)],
+    external: &External,
+) -> Result<(Key, Function)> {
     let own = opsets(&f.opset_import);
-    let cx = Cx { opsets: &own, fallback: model_opsets, external, in_function: true };
+    let cx = Cx { file, opsets: &own, fallback: model_opsets, external, in_function: true, depth: 0 };
     let key = (domain(&f.domain), text(&f.name), text(&f.overload));
-    let mut defaults = BTreeMap::new();
+    let mut defaults = Attrs::default();
     for a in f.attribute_proto {
         let name = text(&a.name);
         if a.ref_attr_name.is_empty() {
@@ -293,7 +335,8 @@ fn function(f: FunctionProto, model_opsets: &[(String, i64)], external: &Externa
         }
     }
     let names = |v: &[Bytes]| v.iter().map(text).collect();
-    let function = Function { inputs: names(&f.input), outputs: names(&f.output), defaults, nodes: cx.nodes(f.node)? };
+    let nodes = cx.nodes(f.node, "FunctionProto")?;
+    let function = Function { inputs: names(&f.input), outputs: names(&f.output), defaults, nodes };
     Ok((key, function))
 }
 

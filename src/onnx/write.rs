@@ -178,7 +178,7 @@ impl Writer {
         out.overload = node.overload.clone();
         out.doc_string = node.doc.clone();
         out.metadata_props = pairs(&node.metadata);
-        for (name, attr) in &node.attrs {
+        for (name, attr) in node.attrs.iter() {
             out.attribute.push(self.attr(name, attr).map_err(|e| e.at_attribute(name))?);
         }
         Ok(out)

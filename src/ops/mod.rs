@@ -495,10 +495,14 @@ pub static TABLE: LazyLock<Vec<&'static Entry>> = LazyLock::new(|| {
     all
 });
 
+/// [`TABLE`] by (domain, name): every node of every model is looked up.
+static INDEX: LazyLock<foldhash::HashMap<(&str, &str), &'static Entry>> =
+    LazyLock::new(|| TABLE.iter().map(|e| ((e.domain, e.name), *e)).collect());
+
 /// The table's row for an operator.
 pub fn lookup(domain: &str, name: &str) -> Option<&'static Entry> {
     let domain = if domain == "ai.onnx" { "" } else { domain };
-    TABLE.binary_search_by_key(&(domain, name), |e| (e.domain, e.name)).ok().map(|i| TABLE[i])
+    INDEX.get(&(domain, name)).copied()
 }
 
 impl Op {
