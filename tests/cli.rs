@@ -60,6 +60,59 @@ fn path(folder: &tempfile::TempDir, name: &str) -> (PathBuf, String) {
 const SMALL: &str = "mobilenet_v2@res=32";
 
 #[test]
+fn weights_packed_by_one_run_are_mapped_by_the_next_and_give_the_same_result() {
+    let dir = folder();
+    let (model, x, y) = (dir.path().join("model.onnx"), dir.path().join("x.npz"), dir.path().join("y.npz"));
+    let (model_name, x_name, y_name) = (model.to_str().unwrap(), x.to_str().unwrap(), y.to_str().unwrap());
+    fine(&["zoo", "export", "squeezenet1_1@classes=50,res=64", "-o", model_name, "--quiet"]);
+    // Only what has settled is kept.
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    fs::File::options().write(true).open(&model).unwrap().set_modified(before).unwrap();
+    let input = madd_prof::ops::sample::floats(&[1, 3, 64, 64], 7);
+    madd_prof::tensor::npz::write(&x, [("input", &input)]).unwrap();
+    let result = || {
+        let o = program()
+            .args(["run", model_name, "--input", x_name, "--output", y_name, "--path", "optimized", "--threads", "2"])
+            .env("MADD_PROF_CACHE", dir.path())
+            .output()
+            .unwrap();
+        assert_eq!(o.status.code(), Some(0), "{}", stderr(&o));
+        madd_prof::tensor::npz::read(&y).unwrap().remove(0).1.bytes().unwrap().to_vec()
+    };
+    let kept = |gib: &str| {
+        let o = program()
+            .args([
+                "bench",
+                model_name,
+                "--path",
+                "optimized",
+                "--threads",
+                "2",
+                "--seconds",
+                "0.05",
+                "--format",
+                "json",
+            ])
+            .env("MADD_PROF_CACHE", dir.path())
+            .env("MADD_PROF_KEEP_GIB", gib)
+            .output()
+            .unwrap();
+        let doc: Value = serde_json::from_str(&stdout(&o)).unwrap();
+        doc["latency"]["optimized"]["kept_bytes"].as_u64()
+    };
+    let packed = result();
+    assert_eq!((kept("1"), kept("0")), (Some(0), None));
+    assert!(kept("1").unwrap() > 1 << 20);
+    assert_eq!(result(), packed);
+    // Whatever is in the folder instead, it is packed again.
+    for file in fs::read_dir(dir.path().join("weights")).unwrap() {
+        fs::write(file.unwrap().path(), "something else").unwrap();
+    }
+    assert_eq!(kept("1"), Some(0));
+    assert_eq!(result(), packed);
+}
+
+#[test]
 fn count_is_exact_and_its_json_keeps_the_contract() {
     let doc = json(&["count", "mobilenet_v2", "--format", "json"]);
     assert_eq!(doc["schema"], "madd-prof/1");
