@@ -535,7 +535,18 @@ fn variants_of_a_layer_are_exact_and_timed_in_pairs() {
 fn variants_of_a_model_are_written_and_read_back() {
     let d = folder();
     let (file, text) = path(&d, "light.onnx");
-    let args = ["resnet18@res=32", "--apply", "separable,se", "--emit", &text, "--no-run", "--format", "json", "-q"];
+    let args = [
+        "variants",
+        "resnet18@res=32",
+        "--apply",
+        "separable,se",
+        "--emit",
+        &text,
+        "--no-run",
+        "--format",
+        "json",
+        "-q",
+    ];
     let doc = json(&args);
     assert!(file.exists());
     let row = named(&doc, "variants", "separable+se");
@@ -554,6 +565,7 @@ fn variants_of_a_model_are_written_and_read_back() {
     assert!(!step["left_alone"].as_array().unwrap().is_empty());
     // Measured, with the first row as the measure of the others.
     let doc = json(&[
+        "variants",
         SMALL,
         "--apply",
         "grouped",
@@ -686,6 +698,7 @@ fn budgets_are_met_exactly_and_the_least_change_comes_first() {
 #[test]
 fn layers_of_a_model_are_timed_one_by_one() {
     let doc = json(&[
+        "variants",
         "resnet18@res=32",
         "--apply",
         "separable",
