@@ -64,7 +64,7 @@ fn weights_packed_by_one_run_are_mapped_by_the_next_and_give_the_same_result() {
     let dir = folder();
     let (model, x, y) = (dir.path().join("model.onnx"), dir.path().join("x.npz"), dir.path().join("y.npz"));
     let (model_name, x_name, y_name) = (model.to_str().unwrap(), x.to_str().unwrap(), y.to_str().unwrap());
-    fine(&["zoo", "export", "squeezenet1_1@classes=50,res=64", "-o", model_name, "--quiet"]);
+    fine(&["zoo", "export", "squeezenet1_1@classes=50,res=64", "-o", model_name]);
     // Only what has settled is kept.
     let before = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
     fs::File::options().write(true).open(&model).unwrap().set_modified(before).unwrap();
