@@ -402,9 +402,18 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
     let madds = batch * m * k * n;
     let most = if pool.threads() == 1 { 1 } else { TASKS_PER_THREAD * pool.threads() };
     let want = (madds / MIN_TASK_MADDS).clamp(1, most).div_ceil(batch);
-    let mut n_parts = want.div_ceil(m_parts).min(n.div_ceil(2 * nr)).max(1);
+    let (panels, narrow) = (n.div_ceil(nr), if m > mr { LAY_OUT } else { 2 });
+    let mut n_parts = want.div_ceil(m_parts).min(panels.div_ceil(narrow)).max(1);
     if want > m_parts * n_parts {
-        m_parts = want.div_ceil(n_parts).min(m.div_ceil(2 * mr)).max(m_parts);
+        // Fewer tasks than wanted: as wide as every thread gets the same to do. Only where there is no such width are rows split
+        // further, since each part reads all of B.
+        let threads = pool.threads();
+        let busy = |width: usize| (batch * m_parts * panels.div_ceil(width)).div_ceil(threads) * width;
+        let width = (narrow..=panels.div_ceil(threads)).min_by_key(|&w| busy(w));
+        match width.filter(|&w| 8 * busy(w) * threads <= 9 * batch * m_parts * panels) {
+            Some(w) => n_parts = panels.div_ceil(w),
+            None => m_parts = want.div_ceil(n_parts).min(m.div_ceil(2 * mr)).max(m_parts),
+        }
     }
     // A block of B packed by a task must stay close too.
     if !matches!(b, Rhs::Packed(_)) {
@@ -415,13 +424,14 @@ pub fn gemm(pool: &Pool, isa: Isa, shape: GemmShape, a: Mat<'_>, b: Rhs<'_>, fin
     let grid = Grid { outer: batch, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile };
     // Passes of even length, of whole vectors.
     let kc = k.div_ceil(k.div_ceil(most_k)).next_multiple_of(l);
+    // What many columns meet is worth laying out; of the rest, rows contiguous in k are read where they are. The same for all tasks: the
+    // next of a thread finds the rows as this one has left them.
+    let tiles = b_tile > mr && len_tile >= LAY_OUT * nr;
     let ticket = pool.ticket();
     pool.for_tiles(dst, grid, |mut tile, id| {
         pool.scratch(id, |scratch| {
             let Scratch { a: sa, b: sb, tag_a, tag_b } = scratch;
             let (mm, nn) = (tile.b_len(), tile.seg_len());
-            // What many columns meet is worth laying out; of the rest, rows contiguous in k are read where they are.
-            let tiles = mm > mr && nn >= LAY_OUT * nr;
             let direct = a.col == 1 && fin.alpha == 1.0;
             let (lhs, row) = if tiles {
                 let to = Scratch::grow(sa, mm * k.next_multiple_of(l));

@@ -1,8 +1,9 @@
 //! Matrix times few vectors (m ≤ 4): bound by reading the matrix once, so it is streamed as it lies in memory.
 //!
-//! Ladder: one dot product at a time → four rows of an `[n][k]` matrix at once, each value of the vector loaded once
-//! for the four → `[k][n]` matrices as four scaled rows added to a stretch of the result that stays in the
-//! first-level cache → stretches dealt out to the threads.
+//! Ladder: a dot product with one sum → with four, one row of an `[n][k]` matrix after another: a single stream, which the
+//! hardware's look-ahead follows at full bandwidth (on Zen 4 four rows of 5 KiB at once get half of it, and asking for lines in advance
+//! makes it worse) → of long rows four at once, since the vector no longer stays in the first-level cache → `[k][n]` matrices as 8 or 16 scaled
+//! rows added to a stretch of the result that stays in the first-level cache → stretches dealt out to the threads.
 
 use super::epilogue::Act;
 use crate::engine::pool::{Grid, Pool};
@@ -103,51 +104,63 @@ impl SimdOp for Dots<'_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let (k, l) = (self.x.len(), S::LANES);
-        if k == 0 {
-            return;
-        }
-        let body = k / (2 * l) * 2 * l;
-        let (xb, xt) = self.x.split_at(body);
-        // Bytes of a pair of vectors.
-        let pair = 8 * l;
-        let mut rows = self.wei.chunks_exact(16 * k);
-        let mut out = self.y.chunks_exact_mut(4);
-        for (w, y) in (&mut rows).zip(&mut out) {
-            let (w0, w) = w.split_at(4 * k);
-            let (w1, w) = w.split_at(4 * k);
-            let (w2, w3) = w.split_at(4 * k);
-            let mut acc = [s.splat(0.0); 8];
-            let four = (w0.chunks_exact(pair).zip(w1.chunks_exact(pair)))
-                .zip(w2.chunks_exact(pair).zip(w3.chunks_exact(pair)));
-            for (x, ((a, b), (c, d))) in xb.chunks_exact(2 * l).zip(four) {
-                let (x0, x1) = (s.load(x), s.load(&x[l..]));
-                for (j, w) in [a, b, c, d].into_iter().enumerate() {
-                    // Some lines ahead in each row: four streams at once leave the hardware's own look-ahead short.
-                    s.prefetch(w.as_ptr().wrapping_add(AHEAD).cast());
-                    acc[2 * j] = s.fma(x0, s.load_bytes(w), acc[2 * j]);
-                    acc[2 * j + 1] = s.fma(x1, s.load_bytes(&w[4 * l..]), acc[2 * j + 1]);
-                }
-            }
-            for (j, w) in [w0, w1, w2, w3].into_iter().enumerate() {
-                let tail: f32 = xt.iter().zip(floats(&w[4 * body..])).map(|(x, w)| x * w).sum();
-                y[j] = s.reduce_add(s.add(acc[2 * j], acc[2 * j + 1])) + tail;
-            }
-        }
-        for (w, y) in rows.remainder().chunks_exact(4 * k).zip(out.into_remainder()) {
-            let mut acc = [s.splat(0.0); 2];
-            for (x, w) in xb.chunks_exact(2 * l).zip(w.chunks_exact(pair)) {
-                acc[0] = s.fma(s.load(x), s.load_bytes(w), acc[0]);
-                acc[1] = s.fma(s.load(&x[l..]), s.load_bytes(&w[4 * l..]), acc[1]);
-            }
-            let tail: f32 = xt.iter().zip(floats(&w[4 * body..])).map(|(x, w)| x * w).sum();
-            *y = s.reduce_add(s.add(acc[0], acc[1])) + tail;
+        match self.x.len() {
+            0 => {}
+            1..=SHORT => self.rows::<S, 1, 4>(s),
+            _ => self.rows::<S, 4, 2>(s),
         }
     }
 }
 
-/// Bytes a row is asked for in advance.
-const AHEAD: usize = 512;
+/// Values of a vector that stays in the first-level cache beside a row: such rows are read one after another.
+const SHORT: usize = 3072;
+
+impl Dots<'_> {
+    /// `R` rows at a time, `A` sums for each.
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize, const A: usize>(self, s: S) {
+        let Dots { x, wei, y } = self;
+        let (k, l) = (x.len(), S::LANES);
+        let (body, rest) = x.split_at(k / (A * l) * A * l);
+        let (ones, tail) = rest.split_at(rest.len() / l * l);
+        let mut rows = wei.chunks_exact(4 * R * k);
+        let mut out = y.chunks_exact_mut(R);
+        for (w, y) in (&mut rows).zip(&mut out) {
+            let w: [&[u8]; R] = std::array::from_fn(|j| &w[4 * j * k..][..4 * k]);
+            let mut acc = [[s.splat(0.0); A]; R];
+            for (i, x) in body.chunks_exact(A * l).enumerate() {
+                for (w, acc) in w.iter().zip(&mut acc) {
+                    let w = &w[4 * i * A * l..][..4 * A * l];
+                    for (j, a) in acc.iter_mut().enumerate() {
+                        *a = s.fma(s.load(&x[j * l..]), s.load_bytes(&w[4 * j * l..]), *a);
+                    }
+                }
+            }
+            for ((y, w), mut acc) in y.iter_mut().zip(w).zip(acc) {
+                let (w, last) = w[4 * body.len()..].split_at(4 * ones.len());
+                for (x, w) in ones.chunks_exact(l).zip(w.chunks_exact(4 * l)) {
+                    acc[0] = s.fma(s.load(x), s.load_bytes(w), acc[0]);
+                }
+                *y = total(s, acc) + dot(tail, last);
+            }
+        }
+        for (w, y) in rows.remainder().chunks_exact(4 * k).zip(out.into_remainder()) {
+            Dots { x, wei: w, y: std::slice::from_mut(y) }.rows::<S, 1, A>(s);
+        }
+    }
+}
+
+/// The lanes of some sums added up.
+#[inline(always)]
+fn total<S: Simd, const A: usize>(s: S, acc: [S::F; A]) -> f32 {
+    s.reduce_add(acc.into_iter().fold(s.splat(0.0), |sum, a| s.add(sum, a)))
+}
+
+/// `x · wei`, value by value.
+#[inline(always)]
+fn dot(x: &[f32], wei: &[u8]) -> f32 {
+    x.iter().zip(floats(wei)).map(|(x, w)| x * w).sum()
+}
 
 /// `y += Σ x[r] · wei[r][n0..]`
 struct Axpys<'a> {
@@ -162,41 +175,41 @@ impl SimdOp for Axpys<'_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
+        // As many rows at a time as there are registers for their factors: each stretch of the result is loaded and stored once for them.
+        if S::LANES > 8 { self.rows::<S, 16>(s) } else { self.rows::<S, 8>(s) }
+    }
+}
+
+impl Axpys<'_> {
+    #[inline(always)]
+    fn rows<S: Simd, const R: usize>(self, s: S) {
         let Axpys { x, wei, n, n0, y } = self;
         let l = S::LANES;
         // Stretches of the result that stay in the first-level cache.
         for (piece, y) in y.chunks_mut(2048).enumerate() {
             let at = n0 + piece * 2048;
             let here = y.len();
+            let body = here / l * l;
             let row = |r: usize| &wei[4 * (r * n + at)..][..4 * here];
-            let mut fours = x.chunks_exact(4);
-            let mut r = 0;
-            for q in &mut fours {
-                let v = [s.splat(q[0]), s.splat(q[1]), s.splat(q[2]), s.splat(q[3])];
-                let w = [row(r), row(r + 1), row(r + 2), row(r + 3)];
-                let [a, b, c, d] = w.map(|w| w.chunks_exact(4 * l));
-                // The same stretch of the rows after these.
-                let skip = 16 * n;
-                for ((y, (a, b)), (c, d)) in y.chunks_exact_mut(l).zip(a.zip(b)).zip(c.zip(d)) {
-                    let even = s.fma(v[0], s.load_bytes(a), s.load(y));
-                    let odd = s.mul(v[1], s.load_bytes(b));
-                    let (even, odd) = (s.fma(v[2], s.load_bytes(c), even), s.fma(v[3], s.load_bytes(d), odd));
-                    for w in [a, b, c, d] {
-                        s.prefetch(w.as_ptr().wrapping_add(skip).cast());
+            let (groups, rest) = x.as_chunks::<R>();
+            for (g, q) in groups.iter().enumerate() {
+                let v = q.map(|q| s.splat(q));
+                let w: [&[u8]; R] = std::array::from_fn(|j| row(g * R + j));
+                for i in (0..body).step_by(l) {
+                    let y = &mut y[i..][..l];
+                    let (mut even, mut odd) = (s.load(y), s.splat(0.0));
+                    for j in (0..R).step_by(2) {
+                        even = s.fma(v[j], s.load_bytes(&w[j][4 * i..]), even);
+                        odd = s.fma(v[j + 1], s.load_bytes(&w[j + 1][4 * i..]), odd);
                     }
                     s.store(y, s.add(even, odd));
                 }
-                let body = y.len() / l * l;
-                for i in body..y.len() {
-                    let value =
-                        |j: usize| f32::from_ne_bytes([w[j][4 * i], w[j][4 * i + 1], w[j][4 * i + 2], w[j][4 * i + 3]]);
-                    y[i] += (0..4).map(|j| q[j] * value(j)).sum::<f32>();
+                for (q, w) in q.iter().zip(w) {
+                    y[body..].iter_mut().zip(floats(&w[4 * body..])).for_each(|(y, w)| *y += q * w);
                 }
-                r += 4;
             }
-            for &q in fours.remainder() {
-                y.iter_mut().zip(floats(&wei[4 * (r * n + at)..])).for_each(|(y, w)| *y += q * w);
-                r += 1;
+            for (r, &q) in (groups.len() * R..).zip(rest) {
+                y.iter_mut().zip(floats(row(r))).for_each(|(y, w)| *y += q * w);
             }
         }
     }

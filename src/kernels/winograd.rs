@@ -32,6 +32,9 @@ const MADDS_PER_BYTE: f64 = 3.5;
 /// Multiply-adds in the time of one tile's transform on one side, per channel and position.
 const MADDS_PER_POINT: f64 = 2.5;
 
+/// Input channels below which the transforms take more than the products save.
+const FEWEST: usize = 16;
+
 /// Input channels whose filters are transformed before they are put in their places.
 const RUN: usize = 16;
 
@@ -63,9 +66,8 @@ fn accepts(task: &Task, m: usize) -> Verdict {
     if s.g != 1 || pre.is_some() {
         return Err("groups, or a map of the input".into());
     }
-    let l = task.isa.lanes();
-    if s.ic < 2 * l || s.oc < 2 * l {
-        return Err("fewer channels than two blocks".into());
+    if s.ic < FEWEST || s.oc < 2 * task.isa.lanes() {
+        return Err("few channels".into());
     }
     let out: Vec<usize> = geometry.axes.iter().map(|a| a.o).collect();
     if out != [s.oh(), s.ow()] {

@@ -117,6 +117,11 @@ impl Simd for Avx512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
     #[inline(always)]
+    fn scale(self, p: __m512, n: __m512) -> __m512 {
+        // SAFETY: the token proves the features.
+        unsafe { _mm512_scalef_ps(p, n) }
+    }
+    #[inline(always)]
     fn sqrt(self, a: __m512) -> __m512 {
         // SAFETY: the token proves the features.
         unsafe { _mm512_sqrt_ps(a) }

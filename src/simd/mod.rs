@@ -336,6 +336,13 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_int(self, x: &[i32]) -> Self::I;
     /// Lane `index[i]` of `a` in every lane `i`; indices are taken modulo `LANES`.
     fn permute(self, a: Self::F, index: Self::I) -> Self::F;
+    /// `p · 2^n` for integral `n` in −126..=128 and |p| in 0.5..2: infinite where the result leaves the range.
+    #[inline(always)]
+    fn scale(self, p: Self::F, n: Self::F) -> Self::F {
+        // 2p · 2^(n−1): the exponent 128 does not exist.
+        let power = self.bits_to_float(self.shl_int::<23>(self.add_int(self.to_int(n), self.splat_int(126))));
+        self.mul(self.add(p, p), power)
+    }
     /// Wrapping `a + b`
     fn add_int(self, a: Self::I, b: Self::I) -> Self::I;
     /// Wrapping `a - b`
