@@ -1,4 +1,5 @@
-//! Between the blocked layout and channels last: what exporters write as a Transpose before or after a normalisation over channels.
+//! Between the blocked layout and channels last: what exporters write as a Transpose before or after a normalisation over channels, or
+//! as a Transpose and a Reshape between the tokens of a transformer and the map of a convolution.
 //!
 //! Ladder: to plain NCHW and then turned → the lanes of a block are neighbours on both sides, so vectors are moved as they are, a few
 //! pixels of all blocks at a time → pixels dealt out to the threads.
@@ -22,14 +23,15 @@ struct Moved {
 }
 
 fn read(task: &Task) -> Option<Moved> {
-    let Kind::Transpose(perm) = task.kind else { return None };
-    let (isa, x) = (task.isa, &task.srcs[0]);
-    let [n, a, b, c] = x[..] else { return None };
-    match perm[..] {
-        [0, 2, 3, 1] if task.layouts[0] == Layout::Blocked => Some(Moved { isa, dims: (n, a, b * c), last: true }),
-        [0, 3, 1, 2] if c >= isa.lanes() => Some(Moved { isa, dims: (n, c, a * b), last: false }),
-        _ => None,
-    }
+    let (isa, blocked) = (task.isa, task.layouts.first() == Some(&Layout::Blocked));
+    let (n, ch, hw, last) = match (task.kind, &task.srcs[0][..]) {
+        (Kind::Transpose(perm), &[n, c, h, w]) if perm[..] == [0, 2, 3, 1] => (n, c, h * w, true),
+        (Kind::Transpose(perm), &[n, h, w, c]) if perm[..] == [0, 3, 1, 2] => (n, c, h * w, false),
+        (Kind::Tokens, &[n, c, h, w]) => (n, c, h * w, true),
+        (Kind::Tokens, &[n, hw, c]) => (n, c, hw, false),
+        _ => return None,
+    };
+    (if last { blocked } else { ch >= isa.lanes() }).then_some(Moved { isa, dims: (n, ch, hw), last })
 }
 
 fn accepts(task: &Task) -> Verdict {

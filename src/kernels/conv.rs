@@ -108,7 +108,11 @@ impl Prepared for Ready {
     }
     fn detail(&self) -> String {
         let (name, isa) = (self.conv.algorithm(), self.conv.isa());
-        if self.conv.shape().is_depthwise() { name.into() } else { format!("{name} {}x{}", isa.mr(), isa.nr()) }
+        if self.conv.shape().is_separate() && name == "depthwise" {
+            name.into()
+        } else {
+            format!("{name} {}x{}", isa.mr(), isa.nr())
+        }
     }
     fn packed_bytes(&self) -> usize {
         self.conv.packed_bytes()

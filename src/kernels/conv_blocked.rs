@@ -10,7 +10,8 @@
 //! spans several groups the weights outside the diagonal are zero. The first layer may read a plain NCHW image.
 //!
 //! Channels are padded to whole blocks in the destination: padded weights and bias are zero, padded lanes of a
-//! source are never read (dense) or never leave their lane (depthwise).
+//! source are never read (dense) or never leave their lane (depthwise). With a depth multiplier the channels that a block of outputs reads are
+//! spread over its lanes first.
 
 use super::epilogue::Act;
 use super::kept::Source;
@@ -102,9 +103,9 @@ impl ConvShape {
     pub fn dst_len(&self, c: usize) -> usize {
         self.n * self.oc.div_ceil(c) * c * self.oh() * self.ow()
     }
-    /// Each channel has its own window.
-    pub fn is_depthwise(&self) -> bool {
-        self.g == self.ic && self.g == self.oc
+    /// Each output channel reads one input channel: depthwise, or with several results of each (a depth multiplier).
+    pub fn is_separate(&self) -> bool {
+        self.g == self.ic && self.oc.is_multiple_of(self.ic)
     }
     fn check(&self) {
         let s = self;
@@ -192,7 +193,7 @@ impl Conv {
                 assert_eq!(g, 1, "{shape:?}: a plain source has one group");
                 Kind::Plain
             }
-            SrcLayout::Blocked if shape.is_depthwise() => Kind::Depthwise,
+            SrcLayout::Blocked if shape.is_separate() => Kind::Depthwise,
             SrcLayout::Blocked if taps == 1 && shape.sh * shape.sw == 1 && unpadded => Kind::Pointwise,
             SrcLayout::Blocked => Kind::Direct,
         };

@@ -56,6 +56,17 @@ impl SimdOp for Rows<'_, '_> {
         for (i, from) in self.from.chunks(S::LANES * S::LANES).enumerate() {
             let have = from.len() / S::LANES;
             let mut r = [s.splat(0.0); 16];
+            if have == S::LANES && self.rows == S::LANES {
+                macro_rules! each {
+                    ($($i:literal)*) => {{
+                        $(if $i < S::LANES { r[$i] = s.load(&from[$i * S::LANES..]); })*
+                        square(s, &mut r);
+                        $(if $i < S::LANES { s.store(&mut self.to.seg($i, 0)[i * S::LANES..], r[$i]); })*
+                    }};
+                }
+                each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+                continue;
+            }
             for (r, from) in r.iter_mut().zip(from.chunks_exact(S::LANES)) {
                 *r = s.load(from);
             }

@@ -23,8 +23,12 @@ pub(super) const NORM: Entry = Entry {
     prepare: prepare_norm,
     tolerance: 1e-5,
 };
-pub(super) const TRANSPOSE: Entry =
-    Entry { name: "transpose", accepts: |t| plain(t, matches!(t.kind, Kind::Transpose(_))), prepare, tolerance: 0.0 };
+pub(super) const TRANSPOSE: Entry = Entry {
+    name: "transpose",
+    accepts: |t| plain(t, matches!(t.kind, Kind::Transpose(_) | Kind::Tokens)),
+    prepare,
+    tolerance: 0.0,
+};
 pub(super) const POOL: Entry = Entry { name: "pool", accepts: accepts_pool, prepare: prepare_pool, tolerance: 1e-6 };
 pub(super) const GLOBAL_POOL: Entry =
     Entry { name: "global-pool", accepts: accepts_pool_global, prepare: prepare_pool, tolerance: 1e-5 };
@@ -53,6 +57,11 @@ impl Prepared for Rows {
             Kind::SoftmaxOver { len, inner: 1 } => softmax::softmax(pool, isa, Softmax::new(*len), src, dst),
             Kind::SoftmaxOver { len, inner } => softmax::softmax_over(pool, isa, *len, *inner, src, dst),
             Kind::Transpose(perm) => transpose::permute(pool, isa, &self.dims, perm, src, dst),
+            Kind::Tokens => {
+                // The axis that stays, the one that goes last, and what is behind it, of tokens and of a map.
+                let (n, a) = (self.dims[0], self.dims[1]);
+                transpose::permute(pool, isa, &[n, a, self.dims[2..].iter().product()], &[0, 2, 1], src, dst)
+            }
             _ => {}
         }
     }

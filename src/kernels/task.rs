@@ -244,6 +244,8 @@ pub enum Kind {
     },
     /// Axes permuted. Operand: x.
     Transpose(Vec<usize>),
+    /// Tokens `[n, h·w, c]` as a map `[n, c, h, w]`, or the other way: a transposition between two forms of the same size. Operand: x.
+    Tokens,
     /// Operands joined along an axis.
     Concat(usize),
     /// Parts of x along an axis, one destination each: (first index, length). Operand: x.

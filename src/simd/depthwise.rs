@@ -70,6 +70,7 @@ pub fn depthwise(isa: Isa, d: &Depthwise<'_>, a: usize, dst: &mut TileMut<'_>) {
         (5, 1) if wide => run!(5, 1),
         (5, 2) if wide => run!(5, 2),
         (7, 1) if wide => run!(7, 1),
+        (7, 2) if wide => run!(7, 2),
         _ => run!(0, 0),
     }
 }

@@ -94,7 +94,7 @@ pub struct Panel<'a> {
 /// Values per cache line.
 const LINE: usize = 16;
 /// Pixels per tile of a plain source, largest first.
-const PLAIN_SHAPES: [usize; 5] = [14, 6, 4, 2, 1];
+const PLAIN_SHAPES: [usize; 6] = [14, 7, 6, 4, 2, 1];
 
 #[derive(Clone, Copy)]
 struct Raw {
@@ -372,10 +372,10 @@ unsafe fn tile_any<S: Simd>(s: S, nb: usize, form: u8, n: usize, raw: &Raw, ends
         // Rows that are laid out are laid out for two vectors.
         (1, ONE) => by_px!(1, ONE => 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (1, MANY) => by_px!(1, MANY => 1 2 3 4 5 6 7 8),
-        (1, _) => by_px!(1, PLAIN => 1 2 4 6),
+        (1, _) => by_px!(1, PLAIN => 1 2 4 6 7),
         (_, ONE) => by_px!(2, ONE => 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (_, MANY) => by_px!(2, MANY => 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
-        _ => by_px!(2, PLAIN => 1 2 4 6 14),
+        _ => by_px!(2, PLAIN => 1 2 4 6 7 14),
     }
 }
 

@@ -37,18 +37,30 @@ const SET: [[f32; 16]; 4] = {
 /// Eklundh's way: blocks of 1, 2, 4 … lanes change places over the diagonal.
 #[inline(always)]
 pub fn square<S: Simd>(s: S, r: &mut [S::F; 16]) {
-    let zero = s.splat(0.0);
-    for bit in 0..S::LANES.ilog2() as usize {
-        let step = 1 << bit;
-        let (flip, set) = (s.load_int(&FLIPPED[bit]), s.lt(zero, s.load(&SET[bit])));
-        for i in 0..S::LANES {
-            if i & step == 0 {
-                let (a, b) = (r[i], r[i + step]);
-                r[i] = s.select(set, s.permute(b, flip), a);
-                r[i + step] = s.select(set, b, s.permute(a, flip));
-            }
-        }
+    stage::<S, 0>(s, r);
+    stage::<S, 1>(s, r);
+    stage::<S, 2>(s, r);
+    if S::LANES > 8 {
+        stage::<S, 3>(s, r);
     }
+}
+
+/// Blocks of `2^BIT` lanes change places.
+#[inline(always)]
+fn stage<S: Simd, const BIT: usize>(s: S, r: &mut [S::F; 16]) {
+    let flip = s.load_int(&FLIPPED[BIT]);
+    let set = s.lt(s.splat(0.0), s.load(&SET[BIT]));
+    // Spelled out: in a loop the vectors would be an array in memory.
+    macro_rules! pairs {
+        ($($i:literal)*) => {$(
+            if $i < S::LANES && $i & (1 << BIT) == 0 {
+                let (a, b) = (r[$i], r[$i | (1 << BIT)]);
+                r[$i] = s.select(set, s.permute(b, flip), a);
+                r[$i | (1 << BIT)] = s.select(set, b, s.permute(a, flip));
+            }
+        )*};
+    }
+    pairs!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 }
 
 /// `to[a · to_stride + b] = from[b · stride + a]` for `a < count`, `b < row`.
@@ -80,13 +92,14 @@ impl SimdOp for Turn<'_> {
                     let (an, bn) = (l.min(count - a0), l.min(row - b0));
                     let mut r = [s.splat(0.0); 16];
                     if an == l && bn == l {
-                        for (j, r) in r.iter_mut().enumerate().take(S::LANES) {
-                            *r = s.load(&from[(b0 + j) * stride + a0..]);
+                        macro_rules! each {
+                            ($($i:literal)*) => {{
+                                $(if $i < S::LANES { r[$i] = s.load(&from[(b0 + $i) * stride + a0..]); })*
+                                square(s, &mut r);
+                                $(if $i < S::LANES { s.store(&mut to[(a0 + $i) * to_stride + b0..], r[$i]); })*
+                            }};
                         }
-                        square(s, &mut r);
-                        for (i, r) in r.iter().enumerate().take(S::LANES) {
-                            s.store(&mut to[(a0 + i) * to_stride + b0..], *r);
-                        }
+                        each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
                     } else {
                         for (j, r) in r.iter_mut().enumerate().take(bn) {
                             *r = s.load_tail(&from[(b0 + j) * stride + a0..][..an]);

@@ -45,6 +45,35 @@ impl Walk<'_> {
         let map = (0..c).map(|j| (0, j % groups * each + j / groups)).collect();
         Some(self.finish(Kind::Channels(vec![map]), vec![id, turn, back], vec![x], end))
     }
+
+    /// Tokens that become the map of a convolution (Transpose, Reshape), or a map that becomes tokens (Reshape, Transpose): one move.
+    pub(super) fn tokens(&self, id: NodeId, node: &Node) -> Option<Item> {
+        let x = node.inputs.first().copied().flatten().filter(|v| !self.is_static(*v))?;
+        let turns = |id: NodeId| match &self.graph.node(id).op {
+            Op::Transpose(Transpose::Axes(perm)) => Transpose::order(perm, 3).is_ok_and(|p| p == [0, 2, 1]),
+            _ => false,
+        };
+        let (from, out) = (self.dims(x)?, self.output(id)?);
+        if from.len() == 3 && turns(id) {
+            let (map, more) = self.past_views(out);
+            let convolved = |r: &NodeId| matches!(self.graph.node(*r).op, Op::Conv(_));
+            if self.dims(map)?.len() != 4
+                || self.dims(map)?[..2] != [from[0], from[2]]
+                || !self.readers[map.0 as usize].iter().any(convolved)
+            {
+                return None;
+            }
+            return Some(self.finish(Kind::Tokens, [vec![id], more].concat(), vec![x], map));
+        }
+        let turn = self.sole_reader(out)?;
+        let flat = self.dims(out)?;
+        if from.len() != 4 || flat.len() != 3 || flat[..2] != from[..2] || self.stays(id) != Some(x) || !turns(turn) {
+            return None;
+        }
+        let tokens = self.output(turn)?;
+        self.dims(tokens)?;
+        Some(self.finish(Kind::Tokens, vec![id, turn], vec![x], tokens))
+    }
 }
 
 fn map_of(graph: &Graph, item: &Item) -> Option<Map> {

@@ -229,7 +229,7 @@ impl Walk<'_> {
         if let Some(&first) = self.repeats.same.get(&id) {
             return Ok(Item { work: Work::View, covers: vec![id], srcs: vec![first], dsts: vec![out] });
         }
-        if let Some(item) = self.shuffle(id, node) {
+        if let Some(item) = self.shuffle(id, node).or_else(|| self.tokens(id, node)) {
             return Ok(item);
         }
         if let Some(from) = self.stays(id) {

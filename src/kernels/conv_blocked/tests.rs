@@ -52,7 +52,7 @@ fn check(shape: ConvShape, layout: SrcLayout, act: Act, with_residual: bool) {
         let from = match layout {
             SrcLayout::Plain => src.clone(),
             // Depthwise reads all lanes (each stays its own), dense kernels must not read the padded ones at all.
-            SrcLayout::Blocked => blocked(&src, s.n, s.ic, hw, l, if s.is_depthwise() { 0.0 } else { f32::NAN }),
+            SrcLayout::Blocked => blocked(&src, s.n, s.ic, hw, l, if s.is_separate() { 0.0 } else { f32::NAN }),
         };
         let add = blocked(&residual, s.n, s.oc, out, l, 0.0);
         for threads in [1, 3] {
@@ -142,6 +142,7 @@ fn depthwise_windows() {
         blocked_case(dw(16, hw, 5, 1, 2));
         blocked_case(dw(16, hw, 5, 2, 2));
         blocked_case(dw(16, hw, 7, 1, 3));
+        blocked_case(dw(16, hw, 7, 2, 3));
     }
     blocked_case(dw(20, 9, 3, 1, 1));
     blocked_case(dw(7, 9, 3, 1, 0));
@@ -153,6 +154,18 @@ fn depthwise_windows() {
     blocked_case(ConvShape { ph: 0, pw: 0, ..dw(20, 16, 3, 2, 1) });
     blocked_case(ConvShape { kh: 1, ph: 0, ph_end: 0, ..dw(20, 9, 5, 1, 2) });
     blocked_case(dw(8, 3, 5, 1, 4));
+}
+
+#[test]
+fn depth_multipliers() {
+    let dw = |c: usize, each: usize, hw, k, s, p| ConvShape { g: c, ..ConvShape::square(c, hw, c * each, k, s, p) };
+    for each in [2, 3, 4, 5] {
+        blocked_case(dw(16, each, 9, 3, 1, 1));
+        blocked_case(dw(20, each, 14, 7, 2, 3));
+        blocked_case(dw(7, each, 30, 5, 2, 2));
+        check(ConvShape { n: 2, ..dw(40, each, 9, 3, 2, 0) }, SrcLayout::Blocked, Act::Silu, true);
+    }
+    blocked_case(dw(3, 40, 5, 1, 1, 0));
 }
 
 #[test]
