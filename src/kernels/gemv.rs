@@ -34,6 +34,9 @@ pub struct After<'a> {
     pub act: Act,
 }
 
+/// Columns of a part of a `[k][n]` matrix, at the least, as long as every thread has one.
+const STRETCH: usize = 1024;
+
 /// Bytes of a matrix that stay close while several vectors are multiplied with them.
 const CLOSE: usize = 128 << 10;
 
@@ -60,6 +63,11 @@ pub fn gemv(
     // A part is worth handing out from 64 KiB of matrix on.
     let most = if pool.threads() == 1 { 1 } else { 8 * pool.threads() };
     let mut parts = (k * n / (16 << 10)).clamp(1, most);
+    if order == Order::KN {
+        // Rows are read in stretches of a part: short ones end before the hardware looks ahead.
+        let threads = pool.threads();
+        parts = parts.min((n / STRETCH / threads * threads).max(threads));
+    }
     if m > 1 {
         parts = parts.max(4 * k * n / CLOSE);
     }
