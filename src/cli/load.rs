@@ -184,7 +184,9 @@ pub fn kept() -> Option<&'static Arc<Kept>> {
     static KEPT: OnceLock<Option<Arc<Kept>>> = OnceLock::new();
     let open = || {
         let (folder, limit) = (cache::folder()?, cache::most_weight_bytes());
-        Kept::new(&folder.join("weights"), limit).filter(|_| limit > 0).map(Arc::new)
+        // What is mapped stays in memory only where there is room for it: read from the disk again it would be slower than packing.
+        let most = host::available_memory_bytes().map_or(u64::MAX, |free| free / 4);
+        Kept::new(&folder.join("weights"), limit, most).filter(|_| limit > 0).map(Arc::new)
     };
     KEPT.get_or_init(open).as_ref()
 }

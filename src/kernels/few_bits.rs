@@ -10,6 +10,7 @@ use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::codes::{Codes, Zeros, dots};
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
 use crate::tensor::Tensor;
+use std::sync::Arc;
 
 /// A constant matrix of `k` rows and `n` columns in few bits.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub struct FewBits {
     /// `[n][blocks]`, or one for all.
     pub zeros: Vec<f32>,
     /// The bytes, where the file has them.
-    pub data: Tensor,
+    pub data: Arc<Tensor>,
 }
 
 impl FewBits {
@@ -480,7 +481,7 @@ mod tests {
         let row_bytes = if by_column { (blocks * block * bits).div_ceil(8) } else { n };
         let rows = if by_column { n } else { k };
         let bytes: Vec<u8> = (0..rows * row_bytes).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
-        let data = Tensor::from_vec(bytes, &[rows, row_bytes]).unwrap();
+        let data = Arc::new(Tensor::from_vec(bytes, &[rows, row_bytes]).unwrap());
         let scales = values(n * blocks, 5).iter().map(|v| 0.01 * v).collect();
         let zeros = values(n * blocks, 6).iter().map(|v| (8.0 * v).round()).collect();
         FewBits { k, n, bits, signed, by_column, row_bytes, block, scales, zeros, data }

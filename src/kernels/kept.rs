@@ -45,6 +45,8 @@ pub struct Kept {
     build: u64,
     /// Bytes that all files together may have.
     limit: u64,
+    /// Bytes of one model, at most: it does not drive out all others, nor itself out of memory.
+    most: u64,
     shelves: Mutex<HashMap<u64, Arc<Shelf>>>,
     /// Bytes taken from files.
     taken: AtomicU64,
@@ -104,18 +106,19 @@ struct Entry {
 }
 
 impl Kept {
-    /// What is kept in a folder, which need not be there yet; all files together have at most `limit` bytes. `None` where the program cannot
-    /// tell which build it is.
-    pub fn new(folder: &Path, limit: u64) -> Option<Kept> {
+    /// What is kept in a folder, which need not be there yet; all files together have at most `limit` bytes, that of one model at most half of
+    /// it and `most`. `None` where the program cannot tell which build it is.
+    pub fn new(folder: &Path, limit: u64, most: u64) -> Option<Kept> {
         let program = std::env::current_exe().ok()?;
         let meta = std::fs::metadata(&program).ok()?;
         let mut hasher = DefaultHasher::new();
         (env!("CARGO_PKG_VERSION"), meta.len(), meta.modified().ok()?).hash(&mut hasher);
-        Some(Kept::of_build(folder, limit, hasher.finish()))
+        Some(Kept { most: most.min(limit / 2), ..Kept::of_build(folder, limit, hasher.finish()) })
     }
 
     fn of_build(folder: &Path, limit: u64, build: u64) -> Kept {
-        Kept { folder: folder.to_path_buf(), build, limit, shelves: Mutex::default(), taken: AtomicU64::new(0) }
+        let (folder, most) = (folder.to_path_buf(), limit / 2);
+        Kept { folder, build, limit, most, shelves: Mutex::default(), taken: AtomicU64::new(0) }
     }
 
     /// Bytes of packed weights that were there already, so far.
@@ -187,8 +190,7 @@ impl Kept {
             all.retain(|(key, _)| !made.contains_key(key));
             all.extend(made.iter().map(|(key, blob)| (*key, blob.bytes())));
             let bytes: u64 = all.iter().map(|(_, b)| b.len() as u64).sum();
-            // One model does not drive out all others.
-            if bytes < LEAST || bytes > self.limit / 2 {
+            if bytes < LEAST || bytes > self.most {
                 continue;
             }
             std::fs::create_dir_all(&self.folder).map_err(|e| cannot_write(&self.folder, &e))?;

@@ -2,7 +2,7 @@
 //!
 //! Ladder: scalar passes → lanes with four sums in flight → mean first and then the variance of what is left over, both on a block in
 //! the first-level cache, blocks of a long row put together after Chan (one pass over memory, no cancellation) → whole vectors without
-//! masks, the rest of a row once → rows dealt out to the threads, a few long rows cut in parts.
+//! masks, the rest of a row once → four short rows at a time → rows dealt out to the threads, a few long rows cut in parts.
 
 use crate::engine::pool::Pool;
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
@@ -11,6 +11,8 @@ use crate::simd::{Isa, Simd, SimdOp, dispatch};
 const TASK: usize = 16 << 10;
 /// Values whose mean and variance are found together: 16 KiB, half a first-level cache.
 const BLOCK: usize = 4 << 10;
+/// Rows whose moments are found together.
+const TOGETHER: usize = 4;
 /// Parts of a row that is shared by the threads, at most.
 const PARTS: usize = 256;
 
@@ -74,11 +76,11 @@ pub fn normalize(pool: &Pool, isa: Isa, what: Normalize<'_>, src: &[f32], dst: &
                 m[0] = dispatch(isa, Find { norm: what.norm, x: &x[i * part..len.min((i + 1) * part)] });
             });
             let all = found.iter().fold(Moments::default(), |a, b| a.with(*b));
-            let affine = what.affine_of(r);
+            let (affine, map) = (what.affine_of(r), all.map(what.norm));
             pool.for_chunks(row, part, |i, y, _| {
                 let from = i * part;
                 let x = &x[from..from + y.len()];
-                dispatch(isa, Finish { norm: what.norm, all, plane, from, affine, x, y });
+                dispatch(isa, Finish { map, plane, from, affine, x, y });
             });
         }
         return;
@@ -131,11 +133,59 @@ impl SimdOp for Rows<'_> {
     fn call<S: Simd>(self, s: S) {
         let Rows { what, first, src, dst } = self;
         let Normalize { norm, len, plane, .. } = what;
-        for (r, (y, x)) in dst.chunks_exact_mut(len).zip(src.chunks_exact(len)).enumerate() {
-            let all = Find { norm, x }.call(s);
-            Finish { norm, all, plane, from: 0, affine: what.affine_of(first + r), x, y }.call(s);
+        let mut r = first;
+        let (mut dst, mut src) = (dst, src);
+        // Short rows: what has to wait for a sum of lanes, a division or a root of one row goes on with the next.
+        while len <= BLOCK && dst.len() >= TOGETHER * len {
+            let maps = maps::<S>(s, norm, std::array::from_fn(|j| &src[j * len..][..len]));
+            let (here, rest) = dst.split_at_mut(TOGETHER * len);
+            for (y, (x, map)) in here.chunks_exact_mut(len).zip(src.chunks_exact(len).zip(maps)) {
+                Finish { map, plane, from: 0, affine: what.affine_of(r), x, y }.call(s);
+                r += 1;
+            }
+            (dst, src) = (rest, &src[TOGETHER * len..]);
+        }
+        for (y, x) in dst.chunks_exact_mut(len).zip(src.chunks_exact(len)) {
+            let map = Find { norm, x }.call(s).map(norm);
+            Finish { map, plane, from: 0, affine: what.affine_of(r), x, y }.call(s);
+            r += 1;
         }
     }
+}
+
+/// The maps ([`Moments::map`]) of rows of one length, at most [`BLOCK`].
+#[inline(always)]
+fn maps<S: Simd>(s: S, norm: Norm, rows: [&[f32]; TOGETHER]) -> [(f32, f32); TOGETHER] {
+    let (l, len) = (S::LANES, rows[0].len());
+    let (whole, n) = (len / l * l, len as f32);
+    let (Norm::Layer { eps } | Norm::Rms { eps }) = norm;
+    let (mut mean, mut square) = ([0.0f32; TOGETHER], [0.0f32; TOGETHER]);
+    if matches!(norm, Norm::Layer { .. }) {
+        let mut acc = [s.splat(0.0); TOGETHER];
+        for i in (0..whole).step_by(l) {
+            for (a, x) in acc.iter_mut().zip(rows) {
+                *a = s.add(*a, s.load(&x[i..]));
+            }
+        }
+        for ((m, a), x) in mean.iter_mut().zip(acc).zip(rows) {
+            *m = (s.reduce_add(a) + x[whole..].iter().sum::<f32>()) / n;
+        }
+    }
+    let mut acc = [s.splat(0.0); TOGETHER];
+    for i in (0..whole).step_by(l) {
+        for ((a, x), m) in acc.iter_mut().zip(rows).zip(mean) {
+            let d = s.sub(s.load(&x[i..]), s.splat(m));
+            *a = s.fma(d, d, *a);
+        }
+    }
+    for (((q, a), x), m) in square.iter_mut().zip(acc).zip(rows).zip(mean) {
+        let mut rest = 0.0;
+        for x in &x[whole..] {
+            rest += (x - m) * (x - m);
+        }
+        *q = s.reduce_add(a) + rest;
+    }
+    std::array::from_fn(|j| (mean[j], 1.0 / (square[j] / n + eps).sqrt()))
 }
 
 /// The moments of values.
@@ -175,8 +225,8 @@ impl SimdOp for Find<'_> {
 
 /// The map of a row, or of a part of it, once its moments are known.
 struct Finish<'a> {
-    norm: Norm,
-    all: Moments,
+    /// Of [`Moments::map`].
+    map: (f32, f32),
     plane: usize,
     /// Where in the row `x` begins.
     from: usize,
@@ -189,9 +239,8 @@ impl SimdOp for Finish<'_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Finish { norm, all, plane, from, affine, x, y } = self;
+        let Finish { map: (mean, scale), plane, from, affine, x, y } = self;
         let l = S::LANES;
-        let (mean, scale) = all.map(norm);
         let (m, k) = (s.splat(mean), s.splat(scale));
         let Some((gamma, beta)) = affine else {
             return shift_scale(s, x, y, m, k, s.splat(0.0));
@@ -312,7 +361,7 @@ mod tests {
 
     #[test]
     fn rows_of_any_length() {
-        for (rows, len) in [(1, 1), (3, 7), (5, 64), (2, 131), (40, 768)] {
+        for (rows, len) in [(1, 1), (3, 7), (5, 64), (9, 37), (2, 131), (40, 768)] {
             check(rows, len, 1, 1, 2);
         }
     }

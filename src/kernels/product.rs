@@ -235,8 +235,6 @@ struct FewBitsStep {
     isa: Isa,
     rows: usize,
     task: FewBitsProduct,
-    /// For who keeps them.
-    _data: Option<Arc<Tensor>>,
     /// The rounded operand, between runs.
     rounded: Mutex<Vec<f32>>,
 }
@@ -248,11 +246,10 @@ fn prepare_few(task: &Task) -> Result<Box<dyn Prepared>> {
     fits.then_some(()).ok_or_else(|| Error::run("the matrix has another size"))?;
     let held = if p.rounded { rows * p.product.k } else { 0 };
     let mut own = p.clone();
-    let _data = task.kept().map(|k| k.placed(&p.weights.data));
-    if let Some(data) = &_data {
-        own.weights = Arc::new(FewBits { data: (**data).clone(), ..(*p.weights).clone() });
+    if let Some(kept) = task.kept() {
+        own.weights = Arc::new(FewBits { data: kept.placed(&p.weights.data), ..(*p.weights).clone() });
     }
-    Ok(Box::new(FewBitsStep { isa: task.isa, rows, task: own, _data, rounded: Mutex::new(vec![0.0; held]) }))
+    Ok(Box::new(FewBitsStep { isa: task.isa, rows, task: own, rounded: Mutex::new(vec![0.0; held]) }))
 }
 
 impl Prepared for FewBitsStep {

@@ -43,7 +43,7 @@ impl Walk<'_> {
                 block: c.block,
                 scales: c.scales,
                 zeros: one_if_equal(c.zeros),
-                data: (*data).clone(),
+                data: Arc::new((*data).clone()),
             };
             return self.few_bits(self.product(id, task, vec![a], out, Act::None)?, weights, false);
         }
@@ -154,7 +154,7 @@ impl Walk<'_> {
             block: k.max(1),
             scales,
             zeros,
-            data: data.clone(),
+            data: Arc::new(data.clone()),
         };
         let mut item = self.few_bits(self.product(mul, task, vec![x], out, Act::None)?, weights, true)?;
         item.covers.splice(0..0, [id, cast, scales_id]);
