@@ -45,6 +45,11 @@ pub fn square<S: Simd>(s: S, r: &mut [S::F; 16]) {
     }
 }
 
+/// Whether vector `i` is the lower one of its pair.
+const fn is_lower(i: usize, bit: usize) -> bool {
+    i >> bit & 1 == 0
+}
+
 /// Blocks of `2^BIT` lanes change places.
 #[inline(always)]
 fn stage<S: Simd, const BIT: usize>(s: S, r: &mut [S::F; 16]) {
@@ -53,7 +58,7 @@ fn stage<S: Simd, const BIT: usize>(s: S, r: &mut [S::F; 16]) {
     // Spelled out: in a loop the vectors would be an array in memory.
     macro_rules! pairs {
         ($($i:literal)*) => {$(
-            if $i < S::LANES && $i & (1 << BIT) == 0 {
+            if $i < S::LANES && is_lower($i, BIT) {
                 let (a, b) = (r[$i], r[$i | (1 << BIT)]);
                 r[$i] = s.select(set, s.permute(b, flip), a);
                 r[$i | (1 << BIT)] = s.select(set, b, s.permute(a, flip));
