@@ -698,6 +698,24 @@ fn moved_models() -> Vec<Model> {
         d.node("Conv", &["sum", "w3"], &["y"], &[("pads", ints(&[1; 4]))]);
         all.push(d.done(&["y"]));
     }
+    // Tokens become a map and a map tokens, in blocks and (few channels, a map that is an input) not; windows with a depth multiplier.
+    for c in [5usize, 16, 24] {
+        let mut d = Draft::new(&format!("tokens and maps of {c}"));
+        d.input("x", f(&[2, 42, c], 1))
+            .input("z", f(&[2, c, 6, 7], 2))
+            .constant("map", sample::ints(&[2, c as i64, 6, 7]));
+        d.constant("w0", f(&[2 * c, 1, 3, 3], 3)).constant("w1", f(&[c, 2 * c, 1, 1], 4));
+        d.constant("flat", sample::ints(&[0, 0, -1])).constant("w2", f(&[c, c], 5));
+        d.node("Relu", &["x"], &["r"], &[]).node("Transpose", &["r"], &["t"], &perm(&[0, 2, 1]));
+        d.node("Reshape", &["t", "map"], &["m"], &[]);
+        let attrs = [("pads", ints(&[1; 4])), ("group", Attr::Int(c as i64))];
+        d.node("Conv", &["m", "w0"], &["c0"], &attrs).node("Conv", &["c0", "w1"], &["c1"], &[]);
+        d.node("Reshape", &["c1", "flat"], &["f"], &[]).node("Transpose", &["f"], &["back"], &perm(&[0, 2, 1]));
+        d.node("MatMul", &["back", "w2"], &["y"], &[]);
+        d.node("Reshape", &["z", "flat"], &["fz"], &[]).node("Transpose", &["fz"], &["tz"], &perm(&[0, 2, 1]));
+        d.node("Relu", &["tz"], &["y2"], &[]);
+        all.push(d.done(&["y", "y2"]));
+    }
     let mut d = Draft::new("attention by Einsum in windows");
     d.input("q", f(&[2, 3, 2, 9, 12], 1)).input("k", f(&[2, 3, 2, 9, 12], 2)).input("v", f(&[2, 3, 2, 9, 12], 3));
     d.constant("s", Tensor::scalar(0.3f32)).constant("bias", f(&[2, 9, 9], 4));

@@ -108,11 +108,7 @@ impl Prepared for Ready {
     }
     fn detail(&self) -> String {
         let (name, isa) = (self.conv.algorithm(), self.conv.isa());
-        if self.conv.shape().is_separate() && name == "depthwise" {
-            name.into()
-        } else {
-            format!("{name} {}x{}", isa.mr(), isa.nr())
-        }
+        if name == "depthwise" { name.into() } else { format!("{name} {}x{}", isa.mr(), isa.nr()) }
     }
     fn packed_bytes(&self) -> usize {
         self.conv.packed_bytes()

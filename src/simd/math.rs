@@ -44,7 +44,7 @@ pub fn exp_neg<S: Simd>(s: S, x: S::F) -> S::F {
     let r = s.fma(n, s.splat(-0.693_145_75), x);
     let r = s.fma(n, s.splat(-1.428_606_8e-6), r);
     let p = horner(s, r, [1.378_059_4e-3, 8.373_124_5e-3, 4.166_953_6e-2, 1.666_647_2e-1, 4.999_998_5e-1, 1.0, 1.0]);
-    s.scale(p, n)
+    s.mul(p, pow2(s, s.to_int(n)))
 }
 
 /// e^x for x ≤ 0, within 2 ULP down to −87; 0 below, where results would be denormal. NaN stays. What the weights of a softmax need.

@@ -336,7 +336,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_int(self, x: &[i32]) -> Self::I;
     /// Lane `index[i]` of `a` in every lane `i`; indices are taken modulo `LANES`.
     fn permute(self, a: Self::F, index: Self::I) -> Self::F;
-    /// `p · 2^n` for integral `n` in −126..=128 and |p| in 0.5..2: infinite where the result leaves the range.
+    /// `p · 2^n` for integral `n` in −125..=128 and |p| in 0.5..2: infinite where the result leaves the range.
     #[inline(always)]
     fn scale(self, p: Self::F, n: Self::F) -> Self::F {
         // 2p · 2^(n−1): the exponent 128 does not exist.

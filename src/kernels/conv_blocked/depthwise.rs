@@ -40,18 +40,19 @@ impl Conv {
         // Rows of the source that a tile reads.
         let rows = |tile: &TileMut<'_>| {
             let (first, last) = (tile.b0 * s.sh, (tile.b0 + tile.b_len()) * s.sh + (s.kh - 1) * s.dh);
-            first.saturating_sub(s.ph)..last.saturating_sub(s.ph).min(s.ih)
+            // None where the window lies in the padding alone.
+            first.saturating_sub(s.ph).min(s.ih)..last.saturating_sub(s.ph).min(s.ih)
         };
         pool.for_tiles(dst, grid, |mut tile, id| {
             for a in 0..tile.a_len() {
                 let block = tile.a0 + a;
                 if each > 1 {
                     let planes = &src[tile.outer * icb * plane..][..icb * plane];
-                    let spread = Spread { planes, plane, line: s.iw * l, rows: rows(&tile), each, block, oc: s.oc };
+                    let (line, rows, oc) = (s.iw * l, rows(&tile), s.oc);
                     pool.scratch(id, |scratch| {
                         scratch.tag_a = (0, 0);
                         let to = Scratch::grow(&mut scratch.a, plane);
-                        dispatch(self.isa, SpreadTo { spread, to });
+                        dispatch(self.isa, Spread { planes, plane, line, rows, each, block, oc, to });
                         self.block(to, block, a, residual, clamp, after, &mut tile);
                     });
                     continue;
@@ -97,7 +98,7 @@ impl Conv {
 }
 
 /// The channels that a block of outputs reads where each input channel makes several: each in the lanes that need it.
-struct Spread<'a> {
+struct Spread<'a, 'b> {
     /// `[icb][ih][iw][lanes]`
     planes: &'a [f32],
     plane: usize,
@@ -108,19 +109,15 @@ struct Spread<'a> {
     /// Block of outputs.
     block: usize,
     oc: usize,
-}
-
-struct SpreadTo<'a, 'b> {
-    spread: Spread<'a>,
     /// One plane, of which the rows are written.
     to: &'b mut [f32],
 }
 
-impl SimdOp for SpreadTo<'_, '_> {
+impl SimdOp for Spread<'_, '_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Spread { planes, plane, line, rows, each, block, oc } = self.spread;
+        let Spread { planes, plane, line, rows, each, block, oc, to } = self;
         let l = S::LANES;
         let channel = |lane: usize| (block * l + lane).min(oc - 1) / each;
         let first = channel(0) / l;
@@ -135,7 +132,7 @@ impl SimdOp for SpreadTo<'_, '_> {
         let from = &planes[first * plane..][part.clone()];
         let next = &planes[channel(l - 1) / l * plane..][part.clone()];
         let vectors = from.chunks_exact(l).zip(next.chunks_exact(l));
-        for ((a, b), to) in vectors.zip(self.to[part].chunks_exact_mut(l)) {
+        for ((a, b), to) in vectors.zip(to[part].chunks_exact_mut(l)) {
             s.store(to, s.select(other, s.permute(s.load(b), lanes), s.permute(s.load(a), lanes)));
         }
     }

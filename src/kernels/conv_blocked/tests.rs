@@ -166,6 +166,9 @@ fn depth_multipliers() {
         check(ConvShape { n: 2, ..dw(40, each, 9, 3, 2, 0) }, SrcLayout::Blocked, Act::Silu, true);
     }
     blocked_case(dw(3, 40, 5, 1, 1, 0));
+    // Rows of some tasks lie in the padding alone.
+    blocked_case(ConvShape { ph_end: 250, ..dw(16, 2, 20, 3, 1, 1) });
+    check(ConvShape { ph: 250, ..dw(16, 2, 20, 3, 1, 1) }, SrcLayout::Blocked, Act::Silu, false);
 }
 
 #[test]
