@@ -165,6 +165,7 @@ pub fn options(path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Optio
         return Ok(options);
     }
     options.winograd = !args.no_winograd;
+    options.strassen = !args.no_strassen;
     if args.pin {
         options.cores = affinity::cores_for(threads);
         if options.cores.is_empty() {

@@ -63,6 +63,8 @@ pub struct Options {
     pub poison: bool,
     /// Let 3×3 convolutions use Winograd's algorithm.
     pub winograd: bool,
+    /// Let matrix products with constants use Strassen's algorithm.
+    pub strassen: bool,
     /// Packed weights to share with other sessions: the widths of one network, the widest opened first.
     pub weights: Option<Arc<WeightSet>>,
     /// Where packed weights are kept between runs.
@@ -80,6 +82,7 @@ impl Options {
             tuning: None,
             poison: false,
             winograd: true,
+            strassen: true,
             weights: None,
             kept: None,
         }

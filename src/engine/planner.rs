@@ -66,6 +66,7 @@ struct Planner<'g> {
     heap_last_use: HashMap<ValueId, usize>,
     joins: Joins,
     winograd: bool,
+    strassen: bool,
 }
 
 /// Dims of a value that a fast kernel can handle: `f32`, fully known, not empty.
@@ -136,7 +137,8 @@ impl Planner<'_> {
         layouts: &'a [Layout],
         dsts: &'a [Vec<usize>],
     ) -> Task<'a> {
-        Task { kind, srcs, layouts, dsts, isa: self.isa, threads: self.threads, winograd: self.winograd, packs: None }
+        let (isa, threads, winograd, strassen) = (self.isa, self.threads, self.winograd, self.strassen);
+        Task { kind, srcs, layouts, dsts, isa, threads, winograd, strassen, packs: None }
     }
 
     /// The layout a value has now; heap and static values are plain.
@@ -425,6 +427,7 @@ pub(super) fn draw(graph: &Graph, options: &Options, statics: &interp::Statics, 
         heap_last_use: HashMap::new(),
         joins: Joins::find(graph, &items, options.isa.lanes()),
         winograd: options.winograd,
+        strassen: options.strassen,
     };
     for item in items {
         let node = graph.node(item.covers[0]);

@@ -27,6 +27,7 @@ impl Waiting {
             isa: options.isa,
             threads: options.threads.max(1),
             winograd: options.winograd,
+            strassen: options.strassen,
             packs: Some(packs),
         })
     }

@@ -266,6 +266,7 @@ mod tests {
             isa: Isa::best(),
             threads: 1,
             winograd: true,
+            strassen: true,
             packs: None,
         })
     }
@@ -286,6 +287,7 @@ mod tests {
             isa: Isa::Portable,
             threads: 3,
             winograd: true,
+            strassen: true,
             packs: None,
         };
         assert_eq!(key(&task), "portable 3t ChannelAffine [1, 1000, 1, 1]Blocked >[1, 1000, 1, 1]");

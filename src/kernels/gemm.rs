@@ -294,15 +294,17 @@ impl SimdOp for PackA<'_> {
     fn call<S: Simd>(self, s: S) {
         let PackA { a, base, k, kc, m0, mm, alpha, to } = self;
         let (l, factor) = (S::LANES, s.splat(alpha));
-        let mut to = to.chunks_exact_mut(l);
+        let mut tile = 0;
         for k0 in (0..k).step_by(kc) {
             let end = k.min(k0 + kc);
             let mut first = m0;
             for rows in tiles_of(mm, S::MR) {
-                for kb in (k0..end).step_by(l) {
-                    let width = l.min(end - kb);
-                    for (m, to) in (first..first + rows).zip(&mut to) {
-                        let at = m * a.row + kb * a.col;
+                for i in 0..rows {
+                    // Along the rows, where the values come as a stream.
+                    for (b, kb) in (k0..end).step_by(l).enumerate() {
+                        let to = &mut to[tile + (b * rows + i) * l..][..l];
+                        let width = l.min(end - kb);
+                        let at = (first + i) * a.row + kb * a.col;
                         if a.col == 1 && width == l {
                             s.store(to, s.mul(factor, s.load(&base[at..][..l])));
                         } else {
@@ -312,6 +314,7 @@ impl SimdOp for PackA<'_> {
                         }
                     }
                 }
+                tile += rows * (end - k0).next_multiple_of(l);
                 first += rows;
             }
         }

@@ -13,6 +13,7 @@ pub mod pool2d;
 pub mod recurrent;
 pub mod reorder;
 pub mod softmax;
+pub mod strassen;
 pub mod transpose;
 pub mod winograd;
 

@@ -347,6 +347,7 @@ mod tests {
                         isa,
                         threads: 2,
                         winograd: true,
+                        strassen: true,
                         packs: None,
                     };
                     let made = prepare_affine(&task).expect("an affine map");

@@ -1,9 +1,10 @@
-//! Matrix-product steps: adapters from tasks to [`super::gemm`] and [`super::gemv`].
+//! Matrix-product steps: adapters from tasks to [`super::gemm`], [`super::gemv`] and [`super::strassen`].
 
 use super::few_bits::{FewBits, few_rows, rounded_to_bytes};
 use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use super::gemv::{self, After, Order};
 use super::kept::{Kept, Source};
+use super::strassen::{self, Halves};
 use super::task::{Accept, Entry, FewBitsProduct, Kind, MatMul, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
@@ -14,6 +15,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub(super) const GEMM: Entry = Entry { name: "gemm", accepts: accepts_gemm, prepare: prepare_gemm, tolerance: 1e-5 };
 pub(super) const GEMV: Entry = Entry { name: "gemv", accepts: accepts_gemv, prepare: prepare_gemv, tolerance: 1e-5 };
+
+pub(super) const STRASSEN: Entry =
+    Entry { name: "gemm-strassen", accepts: accepts_strassen, prepare: prepare_strassen, tolerance: 2e-5 };
 
 pub(super) const FEW_BITS: Entry =
     Entry { name: "few-bits", accepts: accepts_few, prepare: prepare_few, tolerance: 2e-5 };
@@ -84,7 +88,8 @@ impl Prepared for Gemv {
 }
 
 fn accepts_gemm(task: &Task) -> Verdict {
-    matmul(task).map(|_| Accept::plain(task))
+    let m = matmul(task)?;
+    Ok(Accept { cost: all_rows(m) as f64 * m.k as f64 * m.n as f64, ..Accept::plain(task) })
 }
 
 /// Packed matrices of one plan: steps with the same weights, as layers that repeat have them, share one.
@@ -92,8 +97,12 @@ fn accepts_gemm(task: &Task) -> Verdict {
 pub struct Packs {
     /// Where packed weights are kept between runs, if they are.
     pub(super) kept: Option<Arc<Kept>>,
-    made: Mutex<HashMap<Read, Arc<OnceLock<Arc<PackedB>>>>>,
+    panels: Made<PackedB>,
+    halves: Made<Halves>,
 }
+
+/// Matrices packed in one form.
+type Made<T> = Mutex<HashMap<Read, Arc<OnceLock<Arc<T>>>>>;
 
 /// Which weights (by name, or where they lie: all of a plan's are alive while it is made ready), k, n, transposed.
 type Read = (std::result::Result<Identity, (usize, usize)>, usize, usize, bool);
@@ -101,21 +110,21 @@ type Read = (std::result::Result<Identity, (usize, usize)>, usize, usize, bool);
 impl Packs {
     /// None yet.
     pub fn new(kept: Option<Arc<Kept>>) -> Packs {
-        Packs { kept, made: Mutex::default() }
+        Packs { kept, ..Packs::default() }
     }
+}
 
-    /// The packed matrix, and whether this call made it.
-    fn of(&self, isa: Isa, m: &MatMul, source: Source<'_>) -> (Arc<PackedB>, bool) {
-        let place = || (source.values().as_ptr().addr(), source.count());
-        let read = (source.identity().ok_or_else(place), m.k, m.n, m.trans_b);
-        let slot = self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(read).or_default().clone();
-        let mut own = false;
-        let packed = slot.get_or_init(|| {
-            own = true;
-            Arc::new(PackedB::of_source(isa, m.k, m.n, m.trans_b, source))
-        });
-        (packed.clone(), own)
-    }
+/// The packed matrix, and whether this call made it.
+fn packed_of<T>(made: &Made<T>, m: &MatMul, source: Source<'_>, pack: impl FnOnce(Source<'_>) -> T) -> (Arc<T>, bool) {
+    let place = || (source.values().as_ptr().addr(), source.count());
+    let read = (source.identity().ok_or_else(place), m.k, m.n, m.trans_b);
+    let slot = made.lock().unwrap_or_else(PoisonError::into_inner).entry(read).or_default().clone();
+    let mut own = false;
+    let packed = slot.get_or_init(|| {
+        own = true;
+        Arc::new(pack(source))
+    });
+    (packed.clone(), own)
 }
 
 struct Gemm {
@@ -146,7 +155,9 @@ fn prepare_gemm(task: &Task) -> Result<Box<dyn Prepared>> {
         None => None,
         Some(b) if b.dtype() == DType::F32 => {
             let alone = Packs::default();
-            let (packed, own) = task.packs.unwrap_or(&alone).of(task.isa, m, Source::of(b, task.kept())?);
+            let made = &task.packs.unwrap_or(&alone).panels;
+            let pack = |source: Source<'_>| PackedB::of_source(task.isa, m.k, m.n, m.trans_b, source);
+            let (packed, own) = packed_of(made, m, Source::of(b, task.kept())?, pack);
             lent = !own;
             Some(packed)
         }
@@ -220,6 +231,68 @@ impl Prepared for Gemm {
     }
     fn packed_bytes(&self) -> usize {
         self.packed.as_ref().filter(|_| !self.lent).map_or(0, |p| p.packed_bytes())
+    }
+}
+
+/// Rows, columns and values of k below which sums take more than the eighth product.
+const FEWEST: [usize; 3] = [48, 192, 192];
+/// Sums that take as long as one multiply-add of a well-filled register tile: values of A and of C, for each of which there are some.
+const SUMS: [f64; 2] = [5.0, 14.0];
+
+fn accepts_strassen(task: &Task) -> Verdict {
+    let m = matmul(task)?;
+    if !task.strassen {
+        return Err("switched off (--no-strassen)".into());
+    }
+    if m.b.is_none() || m.trans_a || m.alpha != 1.0 {
+        return Err("a computed matrix, a transposed or a factor".into());
+    }
+    let (rows, [few_m, few_n, few_k]) = (all_rows(m), FEWEST);
+    if rows < few_m || m.n < few_n || m.k < few_k {
+        return Err(format!("fewer than {few_m} rows, {few_n} columns or {few_k} values of k"));
+    }
+    let (r, n, k) = (rows as f64, m.n.next_multiple_of(2 * task.isa.nr()) as f64, m.k as f64);
+    let cost = r * n * k * 7.0 / 8.0 + SUMS[0] * r * k + SUMS[1] * r * n;
+    Ok(Accept { cost, ..Accept::plain(task) })
+}
+
+struct Strassen {
+    isa: Isa,
+    rows: usize,
+    task: MatMul,
+    halves: Arc<Halves>,
+    /// Whether an earlier step of the plan holds the packed weights too.
+    lent: bool,
+}
+
+fn prepare_strassen(task: &Task) -> Result<Box<dyn Prepared>> {
+    let m = matmul(task).map_err(Error::run)?;
+    let b = m.b.as_ref().ok_or_else(|| Error::run("the matrix is not a constant"))?;
+    let alone = Packs::default();
+    let made = &task.packs.unwrap_or(&alone).halves;
+    let pack = |source: Source<'_>| Halves::of_source(task.isa, m.k, m.n, m.trans_b, source);
+    let (halves, own) = packed_of(made, m, Source::of(b, task.kept())?, pack);
+    Ok(Box::new(Strassen {
+        isa: task.isa,
+        rows: all_rows(m),
+        task: MatMul { b: None, ..m.clone() },
+        halves,
+        lent: !own,
+    }))
+}
+
+impl Prepared for Strassen {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let t = &self.task;
+        let residual = t.residual.then(|| srcs[srcs.len() - 1]);
+        let fin = strassen::Finish { bias: t.bias.as_deref(), residual, act: t.act };
+        strassen::strassen(pool, self.isa, self.rows, srcs[0], &self.halves, fin, dsts[0]);
+    }
+    fn detail(&self) -> String {
+        format!("7 products of halves {}x{}", self.isa.mr(), self.isa.nr())
+    }
+    fn packed_bytes(&self) -> usize {
+        if self.lent { 0 } else { self.halves.packed_bytes() }
     }
 }
 

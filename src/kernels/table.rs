@@ -17,6 +17,7 @@ pub const TABLE: &[Entry] = &[
     deconv::ENTRY,
     product::GEMV,
     product::GEMM,
+    product::STRASSEN,
     product::FEW_BITS,
     pointwise::UNARY,
     pointwise::BINARY,

@@ -396,6 +396,8 @@ pub struct Task<'a> {
     pub threads: usize,
     /// Winograd convolutions may be used.
     pub winograd: bool,
+    /// Strassen's algorithm may be used for matrix products.
+    pub strassen: bool,
     /// Matrices that steps of the same plan have packed already, while a plan is made ready.
     pub packs: Option<&'a Packs>,
 }

@@ -1,0 +1,500 @@
+//! Matrix product with a constant right-hand side by Strassen's algorithm in Winograd's form, one level deep: 7 products of halves
+//! instead of 8.
+//!
+//! With A cut into halves of its rows and of k, and B into halves of k and of its columns,
+//!
+//! ```text
+//! S1 = A21 + A22   S2 = S1 − A11    S3 = A11 − A21   S4 = A12 − S2
+//! T1 = B12 − B11   T2 = B22 − T1    T3 = B22 − B12   T4 = B21 − T2
+//! C11 = A11·B11 + A12·B21           U2 = A11·B11 + S2·T2           U3 = U2 + S3·T3
+//! C12 = U2 + S4·B22 + S1·T1         C21 = U3 + A22·T4              C22 = U3 + S1·T1
+//! ```
+//!
+//! (Strassen, "Gaussian elimination is not optimal", 1969; the form with 15 sums: Higham, "Accuracy and Stability of Numerical Algorithms",
+//! equation 23.6.) Which columns are the left and which the right ones is free: here panels that lie side by side are, so that a task's
+//! columns run on. The sums of B are made when it is packed (7/4 of its size), those of A when a task lays out its rows, those of C by
+//! the register tile all products share ([`crate::simd::panel`]), which starts from one product when it makes the next.
+//!
+//! Error: bounded by the largest magnitudes of A and B rather than element by element (Higham, §23.2.2). A test holds it to 1e-5
+//! relative to the largest result.
+
+use super::epilogue::Act;
+use super::gemm::{Mat, pack_b};
+use super::kept::Source;
+use crate::engine::pool::{Grid, Pool, Scratch};
+use crate::simd::panel::{Panel, PanelDst, PanelForm, PanelSrc, panel, tiles_of};
+use crate::simd::{Isa, Simd, SimdOp, TileMut, dispatch};
+use crate::tensor::Pages;
+
+/// Products of halves.
+const PRODUCTS: usize = 7;
+
+/// A product's part of the result.
+#[derive(Clone, Copy, Debug)]
+struct Goes {
+    /// Which sum it makes or goes on with.
+    to: usize,
+    /// It goes on with it.
+    on: bool,
+    /// The sum it is made on top of.
+    onto: Option<usize>,
+    /// A quarter of C that is then complete, by rows: the sum, and another one to add.
+    done: Option<(usize, Option<usize>)>,
+}
+
+/// U, the sum of a quarter, S1·T1.
+const U: usize = 0;
+const Q: usize = 1;
+const V: usize = 2;
+/// Sums.
+const SUMS: usize = 3;
+/// The products in the order in which they are packed and made: A11·B11, A12·B21, S2·T2, S1·T1, S4·B22, S3·T3, A22·T4.
+const GOES: [Goes; PRODUCTS] = [
+    Goes { to: U, on: false, onto: None, done: None },
+    Goes { to: Q, on: false, onto: Some(U), done: Some((0, None)) },
+    Goes { to: U, on: true, onto: None, done: None },
+    Goes { to: V, on: false, onto: None, done: None },
+    Goes { to: Q, on: false, onto: Some(U), done: Some((1, Some(V))) },
+    Goes { to: U, on: true, onto: None, done: Some((3, Some(V))) },
+    Goes { to: Q, on: false, onto: Some(U), done: Some((2, None)) },
+];
+
+/// Most values of k per pass.
+const KC: usize = 384;
+/// Bytes of a product's left factor that a pass reuses.
+const A_BYTES: usize = 208 << 10;
+/// Bytes of products and sums that passes come back to.
+const C_BYTES: usize = 192 << 10;
+/// Panel pairs of a task, at least, where there are as many: they share what was laid out.
+const PAIRS: usize = 3;
+
+/// A constant right-hand matrix as the sums of its quarters, packed for one ISA.
+#[derive(Clone, Debug)]
+pub struct Halves {
+    isa: Isa,
+    k: usize,
+    n: usize,
+    /// `[pair of panels][product][half of k][NR]`; what is behind k and n is 0.
+    data: Pages,
+}
+
+/// Rows of a half of k, whole vectors: the second half may have fewer.
+fn half(isa: Isa, k: usize) -> usize {
+    k.div_ceil(2).next_multiple_of(isa.lanes())
+}
+
+/// Values of the packed form.
+fn packed_len(isa: Isa, k: usize, n: usize) -> usize {
+    n.div_ceil(2 * isa.nr()) * PRODUCTS * half(isa, k) * isa.nr()
+}
+
+impl Halves {
+    /// Pack a constant `[k][n]` (or `[n][k]`) out of its bytes, a stretch of rows at a time; what was read of a mapped file is given back to
+    /// the system.
+    ///
+    /// Panics when there are not `k · n` values.
+    pub fn of_source(isa: Isa, k: usize, n: usize, transposed: bool, source: Source<'_>) -> Halves {
+        assert_eq!(source.count(), k * n, "matrix {k}x{n}");
+        let pack = |values| Halves::of_values(isa, k, n, transposed, values);
+        Halves { isa, k, n, data: source.packed(("halves", isa, k, n, transposed), packed_len(isa, k, n), pack) }
+    }
+
+    fn of_values(isa: Isa, k: usize, n: usize, transposed: bool, values: &[[u8; 4]]) -> Pages {
+        let (nr, kh) = (isa.nr(), half(isa, k));
+        let mut data = Pages::part(packed_len(isa, k, n));
+        // One pair of panels for a stretch of rows, and the same rows of the second half of k.
+        let mut near: Vec<f32> = Vec::new();
+        let floats = |from: &[[u8; 4]], to: &mut Vec<f32>| {
+            to.clear();
+            to.extend(from.iter().map(|b| f32::from_ne_bytes(*b)));
+            crate::onnx::map::release(from.as_flattened());
+        };
+        if transposed {
+            let mut panels = vec![0.0; 2 * nr * k];
+            for (to, from) in data.chunks_exact_mut(PRODUCTS * kh * nr).zip(values.chunks(2 * nr * k)) {
+                floats(from, &mut near);
+                let columns = from.len() / k;
+                panels.fill(0.0);
+                for (p, to) in panels.chunks_exact_mut(nr * k).enumerate().take(columns.div_ceil(nr)) {
+                    let here = (columns - p * nr).min(nr);
+                    let from = Mat::transposed(&near[p * nr * k..], k, here);
+                    pack_columns(isa, from, k, here, to);
+                }
+                let (left, right) = panels.split_at(nr * k);
+                let (low, high) = (kh.min(k) * nr, kh.min(k) * nr);
+                let quarters = [&left[..low], &right[..low], &left[high..], &right[high..]];
+                dispatch(isa, Sums { quarters, step: nr, from: 0, rows: kh, to, kh });
+            }
+            return data;
+        }
+        let mut far: Vec<f32> = Vec::new();
+        let step = (ROWS / (2 * n.max(1))).max(8);
+        let padded = n.next_multiple_of(2 * nr);
+        for r0 in (0..kh).step_by(step) {
+            let rows = step.min(kh - r0);
+            for (first, to) in [(r0, &mut near), (kh + r0, &mut far)] {
+                // Rows behind k are none: `Sums` takes them as 0.
+                let from = &values[first.min(k) * n..(first + rows).min(k) * n];
+                to.clear();
+                for row in from.chunks_exact(n) {
+                    to.extend(row.iter().map(|b| f32::from_ne_bytes(*b)));
+                    to.resize(to.len() + padded - n, 0.0);
+                }
+                crate::onnx::map::release(from.as_flattened());
+            }
+            for (p, to) in data.chunks_exact_mut(PRODUCTS * kh * nr).enumerate() {
+                let at = |x: &'_ [f32], c: usize| c.min(x.len());
+                let (l, r) = (2 * p * nr, (2 * p + 1) * nr);
+                let quarters = [&near[at(&near, l)..], &near[at(&near, r)..], &far[at(&far, l)..], &far[at(&far, r)..]];
+                dispatch(isa, Sums { quarters, step: padded, from: r0, rows, to, kh });
+            }
+        }
+        data
+    }
+
+    /// Bytes of the packed copy.
+    pub fn packed_bytes(&self) -> usize {
+        4 * self.data.len()
+    }
+}
+
+/// Values read at a time of a matrix `[k][n]`.
+const ROWS: usize = 96 << 10;
+
+/// `here` columns as a panel `[k][NR]`.
+fn pack_columns(isa: Isa, from: Mat<'_>, k: usize, here: usize, to: &mut [f32]) {
+    let nr = isa.nr();
+    let padded = here.next_multiple_of(isa.lanes());
+    if padded == nr {
+        return pack_b(isa, from, 0, k, 0, here, to);
+    }
+    // A panel of one vector: its rows lie closer.
+    let mut close = vec![0.0; k * padded];
+    pack_b(isa, from, 0, k, 0, here, &mut close);
+    for (to, from) in to.chunks_exact_mut(nr).zip(close.chunks_exact(padded)) {
+        to[..padded].copy_from_slice(from);
+    }
+}
+
+/// Rows of the quarters B11, B12, B21, B22, `step` apart, as rows `from..from + rows` of the seven right factors; rows that a quarter
+/// does not have are 0.
+struct Sums<'a> {
+    quarters: [&'a [f32]; 4],
+    step: usize,
+    from: usize,
+    rows: usize,
+    to: &'a mut [f32],
+    kh: usize,
+}
+
+impl SimdOp for Sums<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Sums { quarters, step, from, rows, to, kh } = self;
+        let (l, nr) = (S::LANES, 2 * S::LANES);
+        let zeros = [0.0f32; 64];
+        for r in 0..rows {
+            let [b11, b12, b21, b22] = quarters.map(|q| q.get(r * step..r * step + nr).unwrap_or(&zeros[..nr]));
+            for v in [0, l] {
+                let [b11, b12, b21, b22] = [b11, b12, b21, b22].map(|b| s.load(&b[v..]));
+                let sums =
+                    [s.add(b11, b22), b11, s.sub(b12, b22), s.sub(b21, b11), b22, s.add(b11, b12), s.add(b21, b22)];
+                for (i, x) in sums.into_iter().enumerate() {
+                    s.store(&mut to[(i * kh + from + r) * nr + v..], x);
+                }
+            }
+        }
+    }
+}
+
+/// Rows `m0..m0 + mm` of A as the seven left factors, each laid out for passes of `kc` values of k in tiles `[k block][row][lanes]`.
+struct Rows<'a> {
+    a: &'a [f32],
+    k: usize,
+    kh: usize,
+    kc: usize,
+    m0: usize,
+    mm: usize,
+    to: &'a mut [f32],
+}
+
+impl SimdOp for Rows<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Rows { a, k, kh, kc, m0, mm, to } = self;
+        let (l, mh) = (S::LANES, mm.div_ceil(2));
+        let zero = s.splat(0.0);
+        let load = |row: usize, col: usize| match () {
+            _ if row >= mm || col >= k => zero,
+            _ if col + l <= k => s.load(&a[(m0 + row) * k + col..]),
+            _ => s.load_tail(&a[(m0 + row) * k + col..][..k - col]),
+        };
+        let mut parts = to.chunks_exact_mut(mh * kh);
+        let parts: [&mut [f32]; PRODUCTS] = [(); PRODUCTS].map(|()| parts.next().unwrap_or_default());
+        for k0 in (0..kh).step_by(kc) {
+            let end = kh.min(k0 + kc);
+            let mut first = 0;
+            for rows in tiles_of(mh, S::MR) {
+                let tile = k0 * mh + first * (end - k0);
+                for i in 0..rows {
+                    let row = first + i;
+                    // Along the rows, where the values come as four streams.
+                    for kb in (k0..end).step_by(l) {
+                        let (a11, a12) = (load(row, kb), load(row, kh + kb));
+                        let (a21, a22) = (load(mh + row, kb), load(mh + row, kh + kb));
+                        let s1 = s.add(a21, a22);
+                        let s2 = s.sub(s1, a11);
+                        let at = tile + (kb - k0) * rows + i * l;
+                        s.store(&mut parts[0][at..], a11);
+                        s.store(&mut parts[1][at..], a12);
+                        s.store(&mut parts[2][at..], s2);
+                        s.store(&mut parts[3][at..], s1);
+                        s.store(&mut parts[4][at..], s.sub(a12, s2));
+                        s.store(&mut parts[5][at..], s.sub(a11, a21));
+                        s.store(&mut parts[6][at..], a22);
+                    }
+                }
+                first += rows;
+            }
+        }
+    }
+}
+
+/// What is added to a product, and the bounds of the result.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish<'a> {
+    /// One value per column.
+    pub bias: Option<&'a [f32]>,
+    /// A tensor of the destination's shape.
+    pub residual: Option<&'a [f32]>,
+    /// Applied last.
+    pub act: Act,
+}
+
+/// A quarter of C: one or two sums `[rows][NR]` go to rows `row..` and columns `col..` of the tile.
+struct Last<'a, 'd> {
+    sum: &'a [f32],
+    other: Option<&'a [f32]>,
+    bias: &'a [f32],
+    residual: Option<&'a [f32]>,
+    clamp: (f32, f32),
+    tile: &'a mut TileMut<'d>,
+    row: usize,
+    col: usize,
+}
+
+impl SimdOp for Last<'_, '_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let Last { sum, other, bias, residual, clamp, tile, row, col } = self;
+        let (l, nr) = (S::LANES, 2 * S::LANES);
+        let bounds = clamp != (f32::NEG_INFINITY, f32::INFINITY);
+        let (lo, hi) = (s.splat(clamp.0), s.splat(clamp.1));
+        let width = (tile.seg_len() - col).min(nr);
+        let (origin, step, rows) = (tile.origin, tile.stride_b(), tile.b_len() - row);
+        for (i, sum) in sum.chunks_exact(nr).take(rows).enumerate() {
+            let other = other.map(|o| &o[i * nr..][..nr]);
+            let residual = residual.map(|r| &r[origin + (row + i) * step + col..][..width]);
+            let to = &mut tile.seg(0, row + i)[col..][..width];
+            for v in [0, l] {
+                if v >= width {
+                    break;
+                }
+                let mut x = s.add(s.load(&sum[v..]), s.load(&bias[v..]));
+                if let Some(o) = other {
+                    x = s.add(x, s.load(&o[v..]));
+                }
+                let whole = v + l <= width;
+                if let Some(r) = residual {
+                    x = s.add(x, if whole { s.load(&r[v..]) } else { s.load_tail(&r[v..]) });
+                }
+                if bounds {
+                    // A NaN passes both: the second operand is the one returned.
+                    x = s.min(hi, s.max(lo, x));
+                }
+                if whole { s.store(&mut to[v..], x) } else { s.store_tail(&mut to[v..], x) }
+            }
+        }
+    }
+}
+
+/// `dst[m][n] = act(a · b + bias + residual)` for `a[m][k]`, contiguous.
+///
+/// Panics on extents that do not fit, or a matrix packed for another ISA.
+pub fn strassen(pool: &Pool, isa: Isa, m: usize, a: &[f32], b: &Halves, fin: Finish<'_>, dst: &mut [f32]) {
+    let (k, n, l, mr, nr) = (b.k, b.n, isa.lanes(), isa.mr(), isa.nr());
+    assert!(b.isa == isa, "packed for {}", b.isa);
+    assert_eq!((Some(a.len()), Some(dst.len())), (m.checked_mul(k), m.checked_mul(n)), "{m}x{k}x{n}");
+    assert!(fin.bias.is_none_or(|c| c.len() == n) && fin.residual.is_none_or(|r| r.len() == dst.len()));
+    if dst.is_empty() {
+        return;
+    }
+    let (clamp, after) = fin.act.split();
+    let kh = half(isa, k);
+    let kc = kh.div_ceil(kh.div_ceil(KC).max(1)).next_multiple_of(l).max(l);
+    let (pairs, threads) = (n.div_ceil(2 * nr), pool.threads());
+    let fit = 2 * (A_BYTES / (4 * kc)).max(4 * mr);
+    let mut m_parts = m.div_ceil(fit);
+    // As wide as every thread gets the same to do, and the narrowest of those: others of the machine take their share too.
+    let busy = |width: usize, m_parts: usize| (m_parts * pairs.div_ceil(width)).div_ceil(threads) * width;
+    let widths = PAIRS.min(pairs.div_ceil(threads))..=pairs.div_ceil(threads).max(PAIRS.min(pairs));
+    let wide = |m_parts: usize| widths.clone().min_by_key(|&w| busy(w, m_parts)).unwrap_or(1);
+    let mut width = if threads == 1 { pairs } else { wide(m_parts) };
+    // Rows are split further only where threads would idle: each part reads all of B.
+    while 8 * busy(width, m_parts) * threads > 9 * m_parts * pairs && m > 8 * mr * m_parts {
+        m_parts *= 2;
+        width = wide(m_parts);
+    }
+    let (b_tile, len_tile) = (m.div_ceil(m_parts), (2 * nr * width).min(n));
+    let grid = Grid { outer: 1, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile };
+    let ticket = pool.ticket();
+    pool.for_tiles(dst, grid, |mut tile, id| {
+        pool.scratch(id, |scratch| {
+            let Scratch { a: sa, b: sb, tag_a, tag_b } = scratch;
+            let (mm, nn) = (tile.b_len(), tile.seg_len());
+            let mh = mm.div_ceil(2);
+            let lhs = Scratch::grow(sa, PRODUCTS * mh * kh);
+            let tag = (ticket, tile.b0);
+            if *tag_a != tag {
+                *tag_a = (0, 0);
+                dispatch(isa, Rows { a, k, kh, kc, m0: tile.b0, mm, to: lhs });
+                *tag_a = tag;
+            }
+            *tag_b = (0, 0);
+            let quarter = mh * nr;
+            let here = nn.div_ceil(2 * nr);
+            // Pairs whose sums stay in the second-level cache.
+            let group = (C_BYTES / (4 * SUMS * quarter)).clamp(1, here);
+            let sums = Scratch::grow(sb, SUMS * group * quarter);
+            let first = tile.c0 / (2 * nr);
+            for p0 in (0..here).step_by(group) {
+                let end = (p0 + group).min(here);
+                for (i, goes) in GOES.iter().enumerate() {
+                    let part = |p: usize, i: usize, k0: usize| {
+                        let at = (((first + p) * PRODUCTS + i) * kh + k0) * nr;
+                        &b.data[at..at + kc.min(kh - k0) * nr]
+                    };
+                    for k0 in (0..kh).step_by(kc) {
+                        let len = kc.min(kh - k0);
+                        let from = PanelSrc {
+                            src: &lhs[(i * kh + k0) * mh..][..len * mh],
+                            base: 0,
+                            row_stride: 0,
+                            kb_stride: mh * l,
+                            kb: len / l,
+                            c_last: l,
+                            taps: &[0],
+                            form: PanelForm::Tiles,
+                        };
+                        for (p, sums) in (p0..end).zip(sums.chunks_exact_mut(SUMS * quarter)) {
+                            let next = match () {
+                                _ if p + 1 < end => part(p + 1, i, k0),
+                                _ if k0 + len < kh => part(p0, i, k0 + len),
+                                _ if i + 1 < PRODUCTS => part(p0, i + 1, 0),
+                                _ if end < here => part(end, 0, 0),
+                                _ => &[],
+                            };
+                            let last = k0 + len == kh;
+                            let (under, rest) = sums.split_at_mut(goes.to * quarter);
+                            let (to, _) = rest.split_at_mut(quarter);
+                            let onto = goes.onto.filter(|_| last).map(|at| &under[at * quarter..][..quarter]);
+                            let job = Panel {
+                                from,
+                                wei: part(p, i, k0),
+                                nb: 2,
+                                bias: None,
+                                accumulate: goes.on || k0 > 0,
+                                residual: onto,
+                                clamp: (f32::NEG_INFINITY, f32::INFINITY),
+                                next,
+                            };
+                            panel(isa, &job, PanelDst::Columns { col: 0 }, &mut TileMut::new(to, 1, mh, nr));
+                        }
+                    }
+                    let Some((q, other)) = goes.done else { continue };
+                    for (p, sums) in (p0..end).zip(sums.chunks_exact(SUMS * quarter)) {
+                        let (row, col) = ((q / 2) * mh, (2 * p + q % 2) * nr);
+                        if col >= nn || row >= mm {
+                            continue;
+                        }
+                        let mut bias = [0.0f32; 32];
+                        if let Some(c) = fin.bias {
+                            let c = &c[tile.c0 + col..tile.c0 + nn.min(col + nr)];
+                            bias[..c.len()].copy_from_slice(c);
+                        }
+                        let sum = |at: usize| &sums[at * quarter..][..quarter];
+                        let (bias, residual, tile) = (&bias[..], fin.residual, &mut tile);
+                        let (sum, other) = (sum(goes.to), other.map(sum));
+                        dispatch(isa, Last { sum, other, bias, residual, clamp, tile, row, col });
+                    }
+                }
+                if let Some(act) = after {
+                    act.apply_columns(isa, &mut tile, 2 * p0 * nr..nn.min(2 * end * nr));
+                }
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::testing::{guarded, in_file, isas, values};
+
+    /// Against the sum in `f64`; errors relative to the largest result.
+    fn check(m: usize, k: usize, n: usize, transposed: bool, act: Act, added: bool) {
+        let scale = 1.0 / (k as f32).sqrt();
+        let a: Vec<f32> = values(m * k, 1).iter().map(|x| x * scale).collect();
+        let (b, bias, residual) = (values(k * n, 2), values(n, 3), values(m * n, 4));
+        let mut want: Vec<f32> = Vec::with_capacity(m * n);
+        for i in 0..m {
+            for j in 0..n {
+                let at = |r: usize| if transposed { b[j * k + r] } else { b[r * n + j] };
+                let sum: f64 = (0..k).map(|r| a[i * k + r] as f64 * at(r) as f64).sum();
+                want.push(sum as f32 + if added { bias[j] + residual[i * n + j] } else { 0.0 });
+            }
+        }
+        act.apply(Isa::Portable, &mut want);
+        let largest = want.iter().fold(1.0f32, |w, x| w.max(x.abs()));
+        let bytes = in_file(&b);
+        for isa in isas() {
+            let packed = Halves::of_source(isa, k, n, transposed, (&bytes[..]).into());
+            for threads in [1, 2, 5] {
+                let pool = Pool::new(threads);
+                let fin = Finish { bias: added.then_some(&bias), residual: added.then_some(&residual), act };
+                let got = guarded(m * n, |d| strassen(&pool, isa, m, &a, &packed, fin, d));
+                for (at, (g, w)) in got.iter().zip(&want).enumerate() {
+                    let near = (g - w).abs() <= 1e-5 * largest;
+                    assert!(near, "{isa} {threads} {m}x{k}x{n} {transposed} {act:?}: value {at} is {g}, expected {w}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_around_the_tiles() {
+        for (m, k, n) in [(1, 1, 1), (2, 40, 64), (7, 33, 65), (29, 64, 96), (57, 130, 31), (64, 96, 128), (3, 17, 200)]
+        {
+            for transposed in [false, true] {
+                check(m, k, n, transposed, Act::None, false);
+            }
+        }
+    }
+
+    #[test]
+    fn passes_groups_and_parts() {
+        for (m, k, n, transposed) in [(67, 1700, 200, true), (600, 48, 500, false), (131, 800, 330, false)] {
+            check(m, k, n, transposed, Act::None, true);
+        }
+    }
+
+    #[test]
+    fn activations() {
+        for act in [Act::Relu, Act::Gelu, Act::Clip { lo: -0.5, hi: 0.25 }] {
+            check(37, 70, 90, true, act, true);
+        }
+    }
+}
