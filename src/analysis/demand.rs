@@ -23,7 +23,7 @@ pub struct Demand {
     /// Weights read.
     pub weight_bytes: u64,
     /// The algorithm that needs fewest multiplications for the largest part: `direct`, `direct, cropped` (without taps
-    /// that meet only padding), `winograd 4x4`, `winograd 2x2`.
+    /// that meet only padding), `winograd 4x4`, `winograd 2x2`, `strassen`.
     pub algorithm: &'static str,
 }
 
@@ -111,11 +111,24 @@ impl<'a> Demands<'a> {
 /// Fewest channels in and out at which the transformations of Winograd's algorithm pay in principle.
 const WINOGRAD_CHANNELS: usize = 16;
 
+/// Fewest rows, values of k and columns at which a product of halves less pays in principle.
+const STRASSEN_SIZES: [u64; 3] = [32, 96, 96];
+
 /// Multiply-adds of the best algorithm for a node, and its name. Winograd's F(m×m, 3×3) for dense 3×3 convolutions of stride 1:
 /// `(m+2)²` products per tile and channel pair instead of `9·m²`, plus the transformation of each tile (operations of Lavin and
-/// Gray, 2015: 32 in and 24 out for m = 2, 156 and 100 for m = 4; that of the weights is done once).
+/// Gray, 2015: 32 in and 24 out for m = 2, 156 and 100 for m = 4; that of the weights is done once). Strassen's, one level deep, for products
+/// with constants and pointwise convolutions.
 fn best_madds(graph: &Graph, node: &Node, direct: u64) -> (u64, &'static str) {
+    if let Op::MatMul(_) = node.op {
+        let fewer = constant_product(graph, node, direct).and_then(|[m, k, n]| strassen(m, k, n));
+        return fewer.map_or((direct, "direct"), |fewer| (fewer, "strassen"));
+    }
     let Some(g) = geometry(graph, node) else { return (direct, "direct") };
+    if g.g == 1 && g.axes.iter().all(|a| (a.k, a.s, a.begin, a.end) == (1, 1, 0, 0)) {
+        let pixels: u64 = g.axes.iter().map(|a| a.o as u64).product();
+        let fewer = strassen(pixels, g.ic as u64, g.oc as u64).map(|f| f.saturating_mul(g.n as u64));
+        return fewer.map_or((direct, "direct"), |fewer| (fewer, "strassen"));
+    }
     // Taps that meet only padding need no product.
     if let Some(fewer) = g.cropped().and_then(|(g, _)| g.work()).filter(|w| w.madds < direct) {
         return (fewer.madds, "direct, cropped");
@@ -135,6 +148,27 @@ fn best_madds(graph: &Graph, node: &Node, direct: u64) -> (u64, &'static str) {
         .into_iter()
         .min_by_key(|(n, _)| *n)
         .unwrap_or((direct, "direct"))
+}
+
+/// Seven products of halves and 15 sums of quarters, of which the 4 of the constant matrix are made once (Strassen, 1969, in Winograd's form).
+fn strassen(m: u64, k: u64, n: u64) -> Option<u64> {
+    let enough = [m, k, n].iter().zip(STRASSEN_SIZES).all(|(&size, fewest)| size >= fewest);
+    let halves = m.div_ceil(2).saturating_mul(k.div_ceil(2)).saturating_mul(n.div_ceil(2));
+    let sums = (m * k).saturating_add((m * n).saturating_mul(7).div_ceil(4));
+    let fewer = halves.saturating_mul(7).saturating_add(sums);
+    (enough && fewer < m.saturating_mul(k).saturating_mul(n)).then_some(fewer)
+}
+
+/// Rows, values of k and columns of a product whose right-hand side is one constant matrix.
+fn constant_product(graph: &Graph, node: &Node, direct: u64) -> Option<[u64; 3]> {
+    let right = graph.value(node.inputs.get(1).copied().flatten()?);
+    let dims = right.fact.shape.concrete()?;
+    let size: usize = dims.iter().product();
+    let out = graph.value(node.outputs.first().copied().flatten()?).fact.shape.concrete()?;
+    let n = *out.last()?;
+    (right.is_static && dims.iter().filter(|&&d| d != 1).count() == 2 && n > 0).then_some(())?;
+    let k = (size / n) as u64;
+    (k > 0 && k * n as u64 == size as u64).then(|| [direct / (k * n as u64), k, n as u64])
 }
 
 fn geometry(graph: &Graph, node: &Node) -> Option<Geometry> {
@@ -214,5 +248,14 @@ mod tests {
         let m = model(8);
         let d = Demands::new(&m.graph, &analyze(&m.graph)).of(&[NodeId(0)]).unwrap();
         assert_eq!((d.best_madds, d.algorithm), (d.madds, "direct"));
+    }
+
+    #[test]
+    fn strassen_counts_where_it_needs_fewer_multiplications() {
+        // 128 x 768 x 3072: seven eighths, four sums of quarters of A, seven of C.
+        let sums = 128 * 768 + 7 * 128 * 3072 / 4;
+        assert_eq!(strassen(128, 768, 3072), Some(7 * 64 * 384 * 1536 + sums));
+        assert_eq!(strassen(1, 768, 3072), None);
+        assert_eq!(strassen(3136, 64, 256), None);
     }
 }

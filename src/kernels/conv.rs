@@ -3,6 +3,7 @@
 use super::conv_blocked::{Conv, ConvShape, SrcLayout};
 use super::epilogue::Act;
 use super::kept::Source;
+use super::strassen::{self, Halves, Lay, strassen};
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use super::winograd::direct_cost;
 use crate::engine::pool::Pool;
@@ -10,6 +11,9 @@ use crate::error::{Error, Result};
 use crate::ops::conv::Geometry;
 
 pub(super) const ENTRY: Entry = Entry { name: "conv-nchwc", accepts, prepare, tolerance: 1e-5 };
+
+pub(super) const STRASSEN: Entry =
+    Entry { name: "conv-strassen", accepts: accepts_strassen, prepare: prepare_strassen, tolerance: 2e-5 };
 
 struct Ready {
     conv: Conv,
@@ -112,5 +116,55 @@ impl Prepared for Ready {
     }
     fn packed_bytes(&self) -> usize {
         self.conv.packed_bytes()
+    }
+}
+
+/// Pointwise convolutions at stride 1: products of pixels and weights.
+fn accepts_strassen(task: &Task) -> Verdict {
+    let Kind::Conv { geometry, residual, pre, share, .. } = task.kind else { return Err(String::new()) };
+    if !task.strassen {
+        return Err("switched off (--no-strassen)".into());
+    }
+    let s = fitting(geometry)?;
+    if [s.kh, s.kw, s.sh, s.sw, s.g] != [1; 5] || [s.ph, s.pw, s.ph_end, s.pw_end] != [0; 4] {
+        return Err("not pointwise at stride 1, or groups".into());
+    }
+    if pre.is_some() || share.is_some() || src_layout(geometry) == SrcLayout::Plain {
+        return Err("a map of the input, shared weights or a first layer".into());
+    }
+    let cost = s.n as f64 * strassen::cost(task.isa, task.threads, s.ih * s.iw, s.ic, s.oc)?;
+    let srcs = vec![Layout::Blocked; if *residual { 2 } else { 1 }];
+    Ok(Accept { srcs, dst: Layout::Blocked, cost })
+}
+
+struct Strassen {
+    shape: ConvShape,
+    halves: Halves,
+    bias: Option<Vec<f32>>,
+    act: Act,
+    residual: bool,
+}
+
+fn prepare_strassen(task: &Task) -> Result<Box<dyn Prepared>> {
+    let Kind::Conv { geometry, weights, bias, act, residual, .. } = task.kind else {
+        return Err(Error::run("not a convolution"));
+    };
+    let shape = shape(geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
+    let halves = Halves::of_source(task.isa, shape.ic, shape.oc, true, Source::of(weights, task.kept())?);
+    Ok(Box::new(Strassen { shape, halves, bias: bias.clone(), act: *act, residual: *residual }))
+}
+
+impl Prepared for Strassen {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let s = &self.shape;
+        let residual = self.residual.then(|| srcs[1]);
+        let fin = strassen::Finish { bias: self.bias.as_deref(), residual, act: self.act };
+        strassen(pool, self.halves.isa(), Lay::Blocks, (s.n, s.ih * s.iw), srcs[0], &self.halves, fin, dsts[0]);
+    }
+    fn detail(&self) -> String {
+        self.halves.detail()
+    }
+    fn packed_bytes(&self) -> usize {
+        self.halves.packed_bytes()
     }
 }

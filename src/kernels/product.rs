@@ -4,7 +4,7 @@ use super::few_bits::{FewBits, few_rows, rounded_to_bytes};
 use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use super::gemv::{self, After, Order};
 use super::kept::{Kept, Source};
-use super::strassen::{self, Halves};
+use super::strassen::{self, Halves, Lay, strassen};
 use super::task::{Accept, Entry, FewBitsProduct, Kind, MatMul, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
@@ -89,7 +89,7 @@ impl Prepared for Gemv {
 
 fn accepts_gemm(task: &Task) -> Verdict {
     let m = matmul(task)?;
-    Ok(Accept { cost: all_rows(m) as f64 * m.k as f64 * m.n as f64, ..Accept::plain(task) })
+    Ok(Accept { cost: all_rows(m) as f64 * (m.k * m.n) as f64, ..Accept::plain(task) })
 }
 
 /// Packed matrices of one plan: steps with the same weights, as layers that repeat have them, share one.
@@ -234,11 +234,6 @@ impl Prepared for Gemm {
     }
 }
 
-/// Rows, columns and values of k below which sums take more than the eighth product.
-const FEWEST: [usize; 3] = [48, 192, 192];
-/// Sums that take as long as one multiply-add of a well-filled register tile: values of A and of C, for each of which there are some.
-const SUMS: [f64; 2] = [5.0, 14.0];
-
 fn accepts_strassen(task: &Task) -> Verdict {
     let m = matmul(task)?;
     if !task.strassen {
@@ -247,12 +242,7 @@ fn accepts_strassen(task: &Task) -> Verdict {
     if m.b.is_none() || m.trans_a || m.alpha != 1.0 {
         return Err("a computed matrix, a transposed or a factor".into());
     }
-    let (rows, [few_m, few_n, few_k]) = (all_rows(m), FEWEST);
-    if rows < few_m || m.n < few_n || m.k < few_k {
-        return Err(format!("fewer than {few_m} rows, {few_n} columns or {few_k} values of k"));
-    }
-    let (r, n, k) = (rows as f64, m.n.next_multiple_of(2 * task.isa.nr()) as f64, m.k as f64);
-    let cost = r * n * k * 7.0 / 8.0 + SUMS[0] * r * k + SUMS[1] * r * n;
+    let cost = strassen::cost(task.isa, task.threads, all_rows(m), m.k, m.n)?;
     Ok(Accept { cost, ..Accept::plain(task) })
 }
 
@@ -286,10 +276,10 @@ impl Prepared for Strassen {
         let t = &self.task;
         let residual = t.residual.then(|| srcs[srcs.len() - 1]);
         let fin = strassen::Finish { bias: t.bias.as_deref(), residual, act: t.act };
-        strassen::strassen(pool, self.isa, self.rows, srcs[0], &self.halves, fin, dsts[0]);
+        strassen(pool, self.isa, Lay::Rows, (1, self.rows), srcs[0], &self.halves, fin, dsts[0]);
     }
     fn detail(&self) -> String {
-        format!("7 products of halves {}x{}", self.isa.mr(), self.isa.nr())
+        self.halves.detail()
     }
     fn packed_bytes(&self) -> usize {
         if self.lent { 0 } else { self.halves.packed_bytes() }

@@ -121,8 +121,8 @@ impl Halves {
                     pack_columns(isa, from, k, here, to);
                 }
                 let (left, right) = panels.split_at(nr * k);
-                let (low, high) = (kh.min(k) * nr, kh.min(k) * nr);
-                let quarters = [&left[..low], &right[..low], &left[high..], &right[high..]];
+                let cut = kh.min(k) * nr;
+                let quarters = [&left[..cut], &right[..cut], &left[cut..], &right[cut..]];
                 dispatch(isa, Sums { quarters, step: nr, from: 0, rows: kh, to, kh });
             }
             return data;
@@ -152,10 +152,39 @@ impl Halves {
         data
     }
 
+    /// What it is packed for.
+    pub(super) fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// How it is used, for reports.
+    pub(super) fn detail(&self) -> String {
+        format!("7 products of halves {}x{}", self.isa.mr(), self.isa.nr())
+    }
+
     /// Bytes of the packed copy.
     pub fn packed_bytes(&self) -> usize {
         4 * self.data.len()
     }
+}
+
+/// Fewest rows, columns and values of k: below, sums take more than the eighth product.
+const FEWEST: [usize; 3] = [32, 96, 96];
+/// Multiply-adds of a well-filled register tile in the time that a value of A, and one of C, take for their sums.
+const SUM_MADDS: [f64; 2] = [2.5, 12.0];
+/// Multiply-adds of one thread in the time of one byte of weights from memory, which all threads share.
+const MADDS_PER_BYTE: f64 = 2.0;
+
+/// The estimated cost in multiply-adds of a well-filled register tile, or why not.
+pub(super) fn cost(isa: Isa, threads: usize, m: usize, k: usize, n: usize) -> Result<f64, String> {
+    let [few_m, few_k, few_n] = FEWEST;
+    if m < few_m || k < few_k || n < few_n {
+        return Err(format!("fewer than {few_m} rows, {few_k} values of k or {few_n} columns"));
+    }
+    let (rows, k, n) = (m as f64, 2.0 * half(isa, k) as f64, n.next_multiple_of(2 * isa.nr()) as f64);
+    let products = rows * n * k * 7.0 / 8.0;
+    let stream = 7.0 * k * n * MADDS_PER_BYTE * threads as f64;
+    Ok(products.max(stream) + SUM_MADDS[0] * rows * k + SUM_MADDS[1] * rows * n)
 }
 
 /// Values read at a time of a matrix `[k][n]`.
@@ -198,8 +227,9 @@ impl SimdOp for Sums<'_> {
             let [b11, b12, b21, b22] = quarters.map(|q| q.get(r * step..r * step + nr).unwrap_or(&zeros[..nr]));
             for v in [0, l] {
                 let [b11, b12, b21, b22] = [b11, b12, b21, b22].map(|b| s.load(&b[v..]));
-                let sums =
-                    [s.add(b11, b22), b11, s.sub(b12, b22), s.sub(b21, b11), b22, s.add(b11, b12), s.add(b21, b22)];
+                let t1 = s.sub(b12, b11);
+                let t2 = s.sub(b22, t1);
+                let sums = [b11, b21, t2, t1, b22, s.sub(b22, b12), s.sub(b21, t2)];
                 for (i, x) in sums.into_iter().enumerate() {
                     s.store(&mut to[(i * kh + from + r) * nr + v..], x);
                 }
@@ -208,9 +238,20 @@ impl SimdOp for Sums<'_> {
     }
 }
 
+/// How A and C lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lay {
+    /// Row after row.
+    Rows,
+    /// NCHWc: rows are pixels, columns channels in blocks of lanes.
+    Blocks,
+}
+
 /// Rows `m0..m0 + mm` of A as the seven left factors, each laid out for passes of `kc` values of k in tiles `[k block][row][lanes]`.
 struct Rows<'a> {
     a: &'a [f32],
+    /// Distance between rows, between blocks of lanes.
+    steps: [usize; 2],
     k: usize,
     kh: usize,
     kc: usize,
@@ -223,14 +264,19 @@ impl SimdOp for Rows<'_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Rows { a, k, kh, kc, m0, mm, to } = self;
+        let Rows { a, steps: [row_step, block_step], k, kh, kc, m0, mm, to } = self;
         let (l, mh) = (S::LANES, mm.div_ceil(2));
         let zero = s.splat(0.0);
-        let load = |row: usize, col: usize| match () {
-            _ if row >= mm || col >= k => zero,
-            _ if col + l <= k => s.load(&a[(m0 + row) * k + col..]),
-            _ => s.load_tail(&a[(m0 + row) * k + col..][..k - col]),
+        let load = |row: usize, col: usize| {
+            if row >= mm || col >= k {
+                return zero;
+            }
+            let from = &a[(m0 + row) * row_step + col / l * block_step..];
+            // What is behind k is no part of the sums: lanes of blocks that are no channels hold anything.
+            if col + l <= k { s.load(from) } else { s.load_tail(&from[..k - col]) }
         };
+        let runs: usize =
+            std::env::var("ST_CHUNK").ok().and_then(|x| x.parse().ok()).unwrap_or(if row_step == l { 1 } else { 4 });
         let mut parts = to.chunks_exact_mut(mh * kh);
         let parts: [&mut [f32]; PRODUCTS] = [(); PRODUCTS].map(|()| parts.next().unwrap_or_default());
         for k0 in (0..kh).step_by(kc) {
@@ -238,22 +284,23 @@ impl SimdOp for Rows<'_> {
             let mut first = 0;
             for rows in tiles_of(mh, S::MR) {
                 let tile = k0 * mh + first * (end - k0);
-                for i in 0..rows {
-                    let row = first + i;
-                    // Along the rows, where the values come as four streams.
-                    for kb in (k0..end).step_by(l) {
-                        let (a11, a12) = (load(row, kb), load(row, kh + kb));
-                        let (a21, a22) = (load(mh + row, kb), load(mh + row, kh + kb));
-                        let s1 = s.add(a21, a22);
-                        let s2 = s.sub(s1, a11);
-                        let at = tile + (kb - k0) * rows + i * l;
-                        s.store(&mut parts[0][at..], a11);
-                        s.store(&mut parts[1][at..], a12);
-                        s.store(&mut parts[2][at..], s2);
-                        s.store(&mut parts[3][at..], s1);
-                        s.store(&mut parts[4][at..], s.sub(a12, s2));
-                        s.store(&mut parts[5][at..], s.sub(a11, a21));
-                        s.store(&mut parts[6][at..], a22);
+                for run in (k0..end).step_by(runs * l) {
+                    for i in 0..rows {
+                        let row = first + i;
+                        for kb in (run..end.min(run + runs * l)).step_by(l) {
+                            let (a11, a12) = (load(row, kb), load(row, kh + kb));
+                            let (a21, a22) = (load(mh + row, kb), load(mh + row, kh + kb));
+                            let s1 = s.add(a21, a22);
+                            let s2 = s.sub(s1, a11);
+                            let at = tile + (kb - k0) * rows + i * l;
+                            s.store(&mut parts[0][at..], a11);
+                            s.store(&mut parts[1][at..], a12);
+                            s.store(&mut parts[2][at..], s2);
+                            s.store(&mut parts[3][at..], s1);
+                            s.store(&mut parts[4][at..], s.sub(a12, s2));
+                            s.store(&mut parts[5][at..], s.sub(a11, a21));
+                            s.store(&mut parts[6][at..], a22);
+                        }
                     }
                 }
                 first += rows;
@@ -280,6 +327,7 @@ struct Last<'a, 'd> {
     bias: &'a [f32],
     residual: Option<&'a [f32]>,
     clamp: (f32, f32),
+    lay: Lay,
     tile: &'a mut TileMut<'d>,
     row: usize,
     col: usize,
@@ -289,45 +337,64 @@ impl SimdOp for Last<'_, '_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Last { sum, other, bias, residual, clamp, tile, row, col } = self;
+        let Last { sum, other, bias, residual, clamp, lay, tile, row, col } = self;
         let (l, nr) = (S::LANES, 2 * S::LANES);
         let bounds = clamp != (f32::NEG_INFINITY, f32::INFINITY);
         let (lo, hi) = (s.splat(clamp.0), s.splat(clamp.1));
-        let width = (tile.seg_len() - col).min(nr);
-        let (origin, step, rows) = (tile.origin, tile.stride_b(), tile.b_len() - row);
-        for (i, sum) in sum.chunks_exact(nr).take(rows).enumerate() {
-            let other = other.map(|o| &o[i * nr..][..nr]);
-            let residual = residual.map(|r| &r[origin + (row + i) * step + col..][..width]);
-            let to = &mut tile.seg(0, row + i)[col..][..width];
-            for v in [0, l] {
-                if v >= width {
-                    break;
-                }
-                let mut x = s.add(s.load(&sum[v..]), s.load(&bias[v..]));
-                if let Some(o) = other {
-                    x = s.add(x, s.load(&o[v..]));
-                }
-                let whole = v + l <= width;
-                if let Some(r) = residual {
-                    x = s.add(x, if whole { s.load(&r[v..]) } else { s.load_tail(&r[v..]) });
-                }
-                if bounds {
-                    // A NaN passes both: the second operand is the one returned.
-                    x = s.min(hi, s.max(lo, x));
-                }
-                if whole { s.store(&mut to[v..], x) } else { s.store_tail(&mut to[v..], x) }
+        let rows = (tile.b_len() - row).min(sum.len() / nr);
+        let (origin, step_a, step_b) = (tile.origin, tile.stride_a(), tile.stride_b());
+        let (tile_len, planes) = (tile.seg_len(), tile.a_len());
+        // The plane of a vector, its first column there, and how many.
+        let place = |v: usize| match lay {
+            Lay::Rows => (0, col + v, tile_len.saturating_sub(col + v).min(l)),
+            Lay::Blocks => ((col + v) / l, 0, if (col + v) / l < planes { l } else { 0 }),
+        };
+        let mut put = |i: usize, v: usize| {
+            let (a, at, width) = place(v);
+            let mut x = s.add(s.load(&sum[i * nr + v..]), s.load(&bias[v..]));
+            if let Some(o) = other {
+                x = s.add(x, s.load(&o[i * nr + v..]));
             }
+            if let Some(r) = residual {
+                let r = &r[origin + a * step_a + (row + i) * step_b + at..][..width];
+                x = s.add(x, if width == l { s.load(r) } else { s.load_tail(r) });
+            }
+            if bounds {
+                // A NaN passes both: the second operand is the one returned.
+                x = s.min(hi, s.max(lo, x));
+            }
+            let to = &mut tile.seg(a, row + i)[at..][..width];
+            if width == l { s.store(to, x) } else { s.store_tail(to, x) }
+        };
+        let vectors = [0, l].into_iter().filter(|&v| place(v).2 > 0).count();
+        // In the order in which the values lie.
+        if lay == Lay::Rows {
+            (0..rows).for_each(|i| (0..vectors).for_each(|v| put(i, v * l)));
+        } else {
+            (0..vectors).for_each(|v| (0..rows).for_each(|i| put(i, v * l)));
         }
     }
 }
 
-/// `dst[m][n] = act(a · b + bias + residual)` for `a[m][k]`, contiguous.
+/// `dst[batch][m][n] = act(a · b + bias + residual)` for `a[batch][m][k]`, both in the same lay; a residual too.
 ///
 /// Panics on extents that do not fit, or a matrix packed for another ISA.
-pub fn strassen(pool: &Pool, isa: Isa, m: usize, a: &[f32], b: &Halves, fin: Finish<'_>, dst: &mut [f32]) {
+#[allow(clippy::too_many_arguments)]
+pub fn strassen(
+    pool: &Pool,
+    isa: Isa,
+    lay: Lay,
+    (batch, m): (usize, usize),
+    a: &[f32],
+    b: &Halves,
+    fin: Finish<'_>,
+    dst: &mut [f32],
+) {
     let (k, n, l, mr, nr) = (b.k, b.n, isa.lanes(), isa.mr(), isa.nr());
     assert!(b.isa == isa, "packed for {}", b.isa);
-    assert_eq!((Some(a.len()), Some(dst.len())), (m.checked_mul(k), m.checked_mul(n)), "{m}x{k}x{n}");
+    let wide = |columns: usize| if lay == Lay::Rows { columns } else { columns.next_multiple_of(l) };
+    let len = |columns: usize| batch.checked_mul(m).and_then(|rows| rows.checked_mul(wide(columns)));
+    assert_eq!((Some(a.len()), Some(dst.len())), (len(k), len(n)), "{batch}x{m}x{k}x{n}");
     assert!(fin.bias.is_none_or(|c| c.len() == n) && fin.residual.is_none_or(|r| r.len() == dst.len()));
     if dst.is_empty() {
         return;
@@ -339,28 +406,38 @@ pub fn strassen(pool: &Pool, isa: Isa, m: usize, a: &[f32], b: &Halves, fin: Fin
     let fit = 2 * (A_BYTES / (4 * kc)).max(4 * mr);
     let mut m_parts = m.div_ceil(fit);
     // As wide as every thread gets the same to do, and the narrowest of those: others of the machine take their share too.
-    let busy = |width: usize, m_parts: usize| (m_parts * pairs.div_ceil(width)).div_ceil(threads) * width;
+    let busy = |width: usize, m_parts: usize| (batch * m_parts * pairs.div_ceil(width)).div_ceil(threads) * width;
     let widths = PAIRS.min(pairs.div_ceil(threads))..=pairs.div_ceil(threads).max(PAIRS.min(pairs));
-    let wide = |m_parts: usize| widths.clone().min_by_key(|&w| busy(w, m_parts)).unwrap_or(1);
-    let mut width = if threads == 1 { pairs } else { wide(m_parts) };
+    let best = |m_parts: usize| widths.clone().min_by_key(|&w| busy(w, m_parts)).unwrap_or(1);
+    let mut width = if threads == 1 { pairs } else { best(m_parts) };
     // Rows are split further only where threads would idle: each part reads all of B.
-    while 8 * busy(width, m_parts) * threads > 9 * m_parts * pairs && m > 8 * mr * m_parts {
+    while 8 * busy(width, m_parts) * threads > 9 * batch * m_parts * pairs && m > 8 * mr * m_parts {
         m_parts *= 2;
-        width = wide(m_parts);
+        width = best(m_parts);
     }
-    let (b_tile, len_tile) = (m.div_ceil(m_parts), (2 * nr * width).min(n));
-    let grid = Grid { outer: 1, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile };
+    let (b_tile, columns) = (m.div_ceil(m_parts), 2 * nr * width);
+    let (grid, steps) = match lay {
+        Lay::Rows => (Grid { outer: batch, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile: columns.min(n) }, [k, l]),
+        Lay::Blocks => {
+            let blocks = n.div_ceil(l);
+            (Grid { outer: batch, a: blocks, b: m, len: l, a_tile: columns / l, b_tile, len_tile: l }, [l, m * l])
+        }
+    };
     let ticket = pool.ticket();
     pool.for_tiles(dst, grid, |mut tile, id| {
         pool.scratch(id, |scratch| {
             let Scratch { a: sa, b: sb, tag_a, tag_b } = scratch;
-            let (mm, nn) = (tile.b_len(), tile.seg_len());
+            let (mm, nn, c0) = match lay {
+                Lay::Rows => (tile.b_len(), tile.seg_len(), tile.c0),
+                Lay::Blocks => (tile.b_len(), tile.a_len() * l, tile.a0 * l),
+            };
             let mh = mm.div_ceil(2);
             let lhs = Scratch::grow(sa, PRODUCTS * mh * kh);
-            let tag = (ticket, tile.b0);
+            let tag = (ticket, tile.outer * m + tile.b0);
             if *tag_a != tag {
                 *tag_a = (0, 0);
-                dispatch(isa, Rows { a, k, kh, kc, m0: tile.b0, mm, to: lhs });
+                let a = &a[tile.outer * m * wide(k)..];
+                dispatch(isa, Rows { a, steps, k, kh, kc, m0: tile.b0, mm, to: lhs });
                 *tag_a = tag;
             }
             *tag_b = (0, 0);
@@ -369,7 +446,7 @@ pub fn strassen(pool: &Pool, isa: Isa, m: usize, a: &[f32], b: &Halves, fin: Fin
             // Pairs whose sums stay in the second-level cache.
             let group = (C_BYTES / (4 * SUMS * quarter)).clamp(1, here);
             let sums = Scratch::grow(sb, SUMS * group * quarter);
-            let first = tile.c0 / (2 * nr);
+            let first = c0 / (2 * nr);
             for p0 in (0..here).step_by(group) {
                 let end = (p0 + group).min(here);
                 for (i, goes) in GOES.iter().enumerate() {
@@ -422,17 +499,21 @@ pub fn strassen(pool: &Pool, isa: Isa, m: usize, a: &[f32], b: &Halves, fin: Fin
                         }
                         let mut bias = [0.0f32; 32];
                         if let Some(c) = fin.bias {
-                            let c = &c[tile.c0 + col..tile.c0 + nn.min(col + nr)];
+                            let c = &c[c0 + col..n.min(c0 + nn.min(col + nr))];
                             bias[..c.len()].copy_from_slice(c);
                         }
                         let sum = |at: usize| &sums[at * quarter..][..quarter];
                         let (bias, residual, tile) = (&bias[..], fin.residual, &mut tile);
                         let (sum, other) = (sum(goes.to), other.map(sum));
-                        dispatch(isa, Last { sum, other, bias, residual, clamp, tile, row, col });
+                        dispatch(isa, Last { sum, other, bias, residual, clamp, lay, tile, row, col });
                     }
                 }
                 if let Some(act) = after {
-                    act.apply_columns(isa, &mut tile, 2 * p0 * nr..nn.min(2 * end * nr));
+                    let columns = 2 * p0 * nr..nn.min(2 * end * nr);
+                    match lay {
+                        Lay::Rows => act.apply_columns(isa, &mut tile, columns),
+                        Lay::Blocks => act.apply_tile(isa, &mut tile, columns.start / l..columns.end / l),
+                    }
                 }
             }
         });
@@ -442,10 +523,15 @@ pub fn strassen(pool: &Pool, isa: Isa, m: usize, a: &[f32], b: &Halves, fin: Fin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{guarded, in_file, isas, values};
+    use crate::kernels::testing::{blocked, guarded, in_file, isas, plain, values};
 
     /// Against the sum in `f64`; errors relative to the largest result.
     fn check(m: usize, k: usize, n: usize, transposed: bool, act: Act, added: bool) {
+        check_batch((1, m), k, n, transposed, act, added);
+    }
+
+    fn check_batch((batch, rows): (usize, usize), k: usize, n: usize, transposed: bool, act: Act, added: bool) {
+        let m = batch * rows;
         let scale = 1.0 / (k as f32).sqrt();
         let a: Vec<f32> = values(m * k, 1).iter().map(|x| x * scale).collect();
         let (b, bias, residual) = (values(k * n, 2), values(n, 3), values(m * n, 4));
@@ -465,11 +551,29 @@ mod tests {
             for threads in [1, 2, 5] {
                 let pool = Pool::new(threads);
                 let fin = Finish { bias: added.then_some(&bias), residual: added.then_some(&residual), act };
-                let got = guarded(m * n, |d| strassen(&pool, isa, m, &a, &packed, fin, d));
-                for (at, (g, w)) in got.iter().zip(&want).enumerate() {
-                    let near = (g - w).abs() <= 1e-5 * largest;
-                    assert!(near, "{isa} {threads} {m}x{k}x{n} {transposed} {act:?}: value {at} is {g}, expected {w}");
-                }
+                let what = format!("{isa} {threads} {batch}x{rows}x{k}x{n} {transposed} {act:?}");
+                let near = |got: &[f32], lay: Lay| {
+                    for (at, (g, w)) in got.iter().zip(&want).enumerate() {
+                        assert!((g - w).abs() <= 1e-5 * largest, "{what} {lay:?}: value {at} is {g}, expected {w}");
+                    }
+                };
+                let lay = Lay::Rows;
+                near(&guarded(m * n, |d| strassen(&pool, isa, lay, (batch, rows), &a, &packed, fin, d)), lay);
+                // The same as maps: channels before pixels, in blocks.
+                let (lay, l) = (Lay::Blocks, isa.lanes());
+                let maps = |x: &[f32], columns: usize, fill: f32| {
+                    let of = |i: usize, c: usize, p: usize| x[(i * rows + p) * columns + c];
+                    let plain: Vec<f32> =
+                        (0..m * columns).map(|at| of(at / (rows * columns), at / rows % columns, at % rows)).collect();
+                    blocked(&plain, batch, columns, rows, l, fill)
+                };
+                let (a, residual) = (maps(&a, k, 1e9), maps(&residual, n, 0.0));
+                let fin = Finish { residual: added.then_some(&residual), ..fin };
+                let got = guarded(residual.len(), |d| strassen(&pool, isa, lay, (batch, rows), &a, &packed, fin, d));
+                let got = plain(&got, batch, n, rows, l);
+                let rows: Vec<f32> =
+                    (0..m * n).map(|at| got[(at / (rows * n) * n + at % n) * rows + at / n % rows]).collect();
+                near(&rows, lay);
             }
         }
     }
@@ -489,6 +593,12 @@ mod tests {
         for (m, k, n, transposed) in [(67, 1700, 200, true), (600, 48, 500, false), (131, 800, 330, false)] {
             check(m, k, n, transposed, Act::None, true);
         }
+    }
+
+    #[test]
+    fn batches() {
+        check_batch((3, 33), 70, 100, true, Act::None, true);
+        check_batch((2, 5), 40, 64, false, Act::Relu, false);
     }
 
     #[test]

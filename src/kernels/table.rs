@@ -9,6 +9,7 @@ use super::{
 /// All kernels.
 pub const TABLE: &[Entry] = &[
     conv::ENTRY,
+    conv::STRASSEN,
     chain::ENTRY,
     winograd::F4,
     winograd::F2,
