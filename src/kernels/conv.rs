@@ -132,7 +132,7 @@ fn accepts_strassen(task: &Task) -> Verdict {
     if pre.is_some() || share.is_some() || src_layout(geometry) == SrcLayout::Plain {
         return Err("a map of the input, shared weights or a first layer".into());
     }
-    let cost = s.n as f64 * strassen::cost(task.isa, task.threads, s.ih * s.iw, s.ic, s.oc)?;
+    let cost = s.n as f64 * strassen::cost(task.isa, task.threads, Lay::Blocks, [s.ih * s.iw, s.ic, s.oc])?;
     let srcs = vec![Layout::Blocked; if *residual { 2 } else { 1 }];
     Ok(Accept { srcs, dst: Layout::Blocked, cost })
 }

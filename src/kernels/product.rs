@@ -242,7 +242,7 @@ fn accepts_strassen(task: &Task) -> Verdict {
     if m.b.is_none() || m.trans_a || m.alpha != 1.0 {
         return Err("a computed matrix, a transposed or a factor".into());
     }
-    let cost = strassen::cost(task.isa, task.threads, all_rows(m), m.k, m.n)?;
+    let cost = strassen::cost(task.isa, task.threads, Lay::Rows, [all_rows(m), m.k, m.n])?;
     Ok(Accept { cost, ..Accept::plain(task) })
 }
 

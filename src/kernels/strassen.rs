@@ -170,13 +170,26 @@ impl Halves {
 
 /// Fewest rows, columns and values of k: below, sums take more than the eighth product.
 const FEWEST: [usize; 3] = [32, 96, 96];
-/// Multiply-adds of a well-filled register tile in the time that a value of A, and one of C, take for their sums.
-const SUM_MADDS: [f64; 2] = [2.5, 12.0];
+/// Multiply-adds of a well-filled register tile in the time that a value of A takes for its sums, in rows and in blocks, beyond what the
+/// product of 8 takes: it lays out rows too, but reads maps in place.
+const A_MADDS: [f64; 2] = [3.0, 16.0];
+/// The same for a value of C.
+const C_MADDS: f64 = 18.0;
+/// What is won at least where it is chosen.
+const MARGIN: f64 = 1.02;
+/// Columns per multiply-add that laying out a value of A takes, below which threads share rows rather than columns: nothing is then laid
+/// out twice.
+const FEW_COLUMNS: usize = 100;
+/// Rows of a task, at least, where threads share rows.
+const FEW_ROWS: usize = 48;
 /// Multiply-adds of one thread in the time of one byte of weights from memory, which all threads share.
 const MADDS_PER_BYTE: f64 = 2.0;
 
+/// Blocks of k of a row that are laid out before the next row.
+const RUNS: usize = 4;
+
 /// The estimated cost in multiply-adds of a well-filled register tile, or why not.
-pub(super) fn cost(isa: Isa, threads: usize, m: usize, k: usize, n: usize) -> Result<f64, String> {
+pub(super) fn cost(isa: Isa, threads: usize, lay: Lay, [m, k, n]: [usize; 3]) -> Result<f64, String> {
     let [few_m, few_k, few_n] = FEWEST;
     if m < few_m || k < few_k || n < few_n {
         return Err(format!("fewer than {few_m} rows, {few_k} values of k or {few_n} columns"));
@@ -184,7 +197,8 @@ pub(super) fn cost(isa: Isa, threads: usize, m: usize, k: usize, n: usize) -> Re
     let (rows, k, n) = (m as f64, 2.0 * half(isa, k) as f64, n.next_multiple_of(2 * isa.nr()) as f64);
     let products = rows * n * k * 7.0 / 8.0;
     let stream = 7.0 * k * n * MADDS_PER_BYTE * threads as f64;
-    Ok(products.max(stream) + SUM_MADDS[0] * rows * k + SUM_MADDS[1] * rows * n)
+    // It is to win clearly: weights take nearly twice the room.
+    Ok((products.max(stream) + A_MADDS[lay as usize] * rows * k + C_MADDS * rows * n) * MARGIN)
 }
 
 /// Values read at a time of a matrix `[k][n]`.
@@ -247,16 +261,34 @@ pub enum Lay {
     Blocks,
 }
 
-/// Rows `m0..m0 + mm` of A as the seven left factors, each laid out for passes of `kc` values of k in tiles `[k block][row][lanes]`.
-struct Rows<'a> {
-    a: &'a [f32],
-    /// Distance between rows, between blocks of lanes.
-    steps: [usize; 2],
+/// Rows of A that a task takes: `rows` of `k` values.
+#[derive(Clone, Copy)]
+struct Left<'a> {
+    data: &'a [f32],
+    row_step: usize,
+    /// Distance between blocks of lanes.
+    block_step: usize,
+    rows: usize,
     k: usize,
+}
+
+impl Left<'_> {
+    /// A block of lanes from `col` on; 0 what is no row or behind k: lanes of maps that are no channels hold anything.
+    #[inline(always)]
+    fn load<S: Simd>(&self, s: S, row: usize, col: usize) -> S::F {
+        if row >= self.rows || col >= self.k {
+            return s.splat(0.0);
+        }
+        let from = &self.data[row * self.row_step + col / S::LANES * self.block_step..];
+        if col + S::LANES <= self.k { s.load(from) } else { s.load_tail(&from[..self.k - col]) }
+    }
+}
+
+/// Rows of A as the seven left factors, each laid out for passes of `kc` values of k in tiles `[k block][row][lanes]`.
+struct Rows<'a> {
+    a: Left<'a>,
     kh: usize,
     kc: usize,
-    m0: usize,
-    mm: usize,
     to: &'a mut [f32],
 }
 
@@ -264,19 +296,10 @@ impl SimdOp for Rows<'_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Rows { a, steps: [row_step, block_step], k, kh, kc, m0, mm, to } = self;
-        let (l, mh) = (S::LANES, mm.div_ceil(2));
-        let zero = s.splat(0.0);
-        let load = |row: usize, col: usize| {
-            if row >= mm || col >= k {
-                return zero;
-            }
-            let from = &a[(m0 + row) * row_step + col / l * block_step..];
-            // What is behind k is no part of the sums: lanes of blocks that are no channels hold anything.
-            if col + l <= k { s.load(from) } else { s.load_tail(&from[..k - col]) }
-        };
-        let runs: usize =
-            std::env::var("ST_CHUNK").ok().and_then(|x| x.parse().ok()).unwrap_or(if row_step == l { 1 } else { 4 });
+        let Rows { a, kh, kc, to } = self;
+        let (l, mh) = (S::LANES, a.rows.div_ceil(2));
+        // Blocks of k of a row before the next row: of maps the rows run on, of rows the blocks, but not too many places are written at once.
+        let runs = if a.row_step == l { 1 } else { RUNS };
         let mut parts = to.chunks_exact_mut(mh * kh);
         let parts: [&mut [f32]; PRODUCTS] = [(); PRODUCTS].map(|()| parts.next().unwrap_or_default());
         for k0 in (0..kh).step_by(kc) {
@@ -288,8 +311,8 @@ impl SimdOp for Rows<'_> {
                     for i in 0..rows {
                         let row = first + i;
                         for kb in (run..end.min(run + runs * l)).step_by(l) {
-                            let (a11, a12) = (load(row, kb), load(row, kh + kb));
-                            let (a21, a22) = (load(mh + row, kb), load(mh + row, kh + kb));
+                            let (a11, a12) = (a.load(s, row, kb), a.load(s, row, kh + kb));
+                            let (a21, a22) = (a.load(s, mh + row, kb), a.load(s, mh + row, kh + kb));
                             let s1 = s.add(a21, a22);
                             let s2 = s.sub(s1, a11);
                             let at = tile + (kb - k0) * rows + i * l;
@@ -343,35 +366,36 @@ impl SimdOp for Last<'_, '_> {
         let (lo, hi) = (s.splat(clamp.0), s.splat(clamp.1));
         let rows = (tile.b_len() - row).min(sum.len() / nr);
         let (origin, step_a, step_b) = (tile.origin, tile.stride_a(), tile.stride_b());
-        let (tile_len, planes) = (tile.seg_len(), tile.a_len());
-        // The plane of a vector, its first column there, and how many.
-        let place = |v: usize| match lay {
-            Lay::Rows => (0, col + v, tile_len.saturating_sub(col + v).min(l)),
-            Lay::Blocks => ((col + v) / l, 0, if (col + v) / l < planes { l } else { 0 }),
+        // Vectors that exist.
+        let vectors = match lay {
+            Lay::Rows => (tile.seg_len() - col).min(nr).div_ceil(l),
+            Lay::Blocks => (tile.a_len() - col / l).min(2),
         };
-        let mut put = |i: usize, v: usize| {
-            let (a, at, width) = place(v);
-            let mut x = s.add(s.load(&sum[i * nr + v..]), s.load(&bias[v..]));
-            if let Some(o) = other {
-                x = s.add(x, s.load(&o[i * nr + v..]));
-            }
-            if let Some(r) = residual {
-                let r = &r[origin + a * step_a + (row + i) * step_b + at..][..width];
-                x = s.add(x, if width == l { s.load(r) } else { s.load_tail(r) });
-            }
-            if bounds {
-                // A NaN passes both: the second operand is the one returned.
-                x = s.min(hi, s.max(lo, x));
-            }
-            let to = &mut tile.seg(a, row + i)[at..][..width];
-            if width == l { s.store(to, x) } else { s.store_tail(to, x) }
-        };
-        let vectors = [0, l].into_iter().filter(|&v| place(v).2 > 0).count();
         // In the order in which the values lie.
-        if lay == Lay::Rows {
-            (0..rows).for_each(|i| (0..vectors).for_each(|v| put(i, v * l)));
-        } else {
-            (0..vectors).for_each(|v| (0..rows).for_each(|i| put(i, v * l)));
+        let (outer, inner) = if lay == Lay::Rows { (rows, vectors) } else { (vectors, rows) };
+        for o in 0..outer {
+            for n in 0..inner {
+                let (i, v) = if lay == Lay::Rows { (o, n * l) } else { (n, o * l) };
+                // The plane, the first column there, and how many.
+                let (a, at, width) = match lay {
+                    Lay::Rows => (0, col + v, (tile.seg_len() - col - v).min(l)),
+                    Lay::Blocks => ((col + v) / l, 0, l),
+                };
+                let mut x = s.add(s.load(&sum[i * nr + v..]), s.load(&bias[v..]));
+                if let Some(o) = other {
+                    x = s.add(x, s.load(&o[i * nr + v..]));
+                }
+                if let Some(r) = residual {
+                    let r = &r[origin + a * step_a + (row + i) * step_b + at..][..width];
+                    x = s.add(x, if width == l { s.load(r) } else { s.load_tail(r) });
+                }
+                if bounds {
+                    // A NaN passes both: the second operand is the one returned.
+                    x = s.min(hi, s.max(lo, x));
+                }
+                let to = &mut tile.seg(a, row + i)[at..][..width];
+                if width == l { s.store(to, x) } else { s.store_tail(to, x) }
+            }
         }
     }
 }
@@ -410,13 +434,17 @@ pub fn strassen(
     let widths = PAIRS.min(pairs.div_ceil(threads))..=pairs.div_ceil(threads).max(PAIRS.min(pairs));
     let best = |m_parts: usize| widths.clone().min_by_key(|&w| busy(w, m_parts)).unwrap_or(1);
     let mut width = if threads == 1 { pairs } else { best(m_parts) };
+    let few = FEW_COLUMNS * (1.0 + A_MADDS[lay as usize]) as usize * (threads - 1);
+    if n < few && m.div_ceil(m_parts.next_multiple_of(threads)) >= FEW_ROWS {
+        (m_parts, width) = (m_parts.next_multiple_of(threads), pairs);
+    }
     // Rows are split further only where threads would idle: each part reads all of B.
     while 8 * busy(width, m_parts) * threads > 9 * batch * m_parts * pairs && m > 8 * mr * m_parts {
         m_parts *= 2;
         width = best(m_parts);
     }
     let (b_tile, columns) = (m.div_ceil(m_parts), 2 * nr * width);
-    let (grid, steps) = match lay {
+    let (grid, [row_step, block_step]) = match lay {
         Lay::Rows => (Grid { outer: batch, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile: columns.min(n) }, [k, l]),
         Lay::Blocks => {
             let blocks = n.div_ceil(l);
@@ -436,8 +464,9 @@ pub fn strassen(
             let tag = (ticket, tile.outer * m + tile.b0);
             if *tag_a != tag {
                 *tag_a = (0, 0);
-                let a = &a[tile.outer * m * wide(k)..];
-                dispatch(isa, Rows { a, steps, k, kh, kc, m0: tile.b0, mm, to: lhs });
+                let data = &a[tile.outer * m * wide(k) + tile.b0 * row_step..];
+                let a = Left { data, row_step, block_step, rows: mm, k };
+                dispatch(isa, Rows { a, kh, kc, to: lhs });
                 *tag_a = tag;
             }
             *tag_b = (0, 0);
