@@ -9,6 +9,7 @@ use madd_prof::kernels::conv_blocked::{Conv, ConvShape, SrcLayout};
 use madd_prof::kernels::epilogue::Act;
 use madd_prof::kernels::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use madd_prof::kernels::gemv::{After, Order, gemv};
+use madd_prof::kernels::strassen::{self, Halves, Lay};
 use madd_prof::simd::{Isa, Simd, SimdOp, dispatch};
 use std::hint::black_box;
 use std::time::Instant;
@@ -71,6 +72,17 @@ fn product(isa: Isa, name: &str, shape: GemmShape, packed: bool, transposed: boo
     Case { name: name.into(), madds: batch * m * k * n, run, times: Vec::new() }
 }
 
+fn halves(isa: Isa, name: &str, [m, k, n]: [usize; 3], lay: Lay) -> Case {
+    let (a, bias, mut dst) = (values(m * k), values(n), vec![0.0; m * n]);
+    let wei: Vec<[u8; 4]> = values(k * n).iter().map(|w| w.to_ne_bytes()).collect();
+    let held = Halves::of_source(isa, k, n, lay == Lay::Blocks, (&wei[..]).into());
+    let run = Box::new(move |pool: &Pool| {
+        let fin = strassen::Finish { bias: Some(&bias), residual: None, act: Act::None };
+        strassen::strassen(pool, isa, lay, (1, m), black_box(&a), &held, fin, &mut dst);
+    });
+    Case { name: name.into(), madds: m * k * n, run, times: Vec::new() }
+}
+
 fn vector(isa: Isa, name: &str, k: usize, n: usize, order: Order) -> Case {
     let (x, mut dst) = (values(k), vec![0.0; n]);
     let w: Vec<u8> = values(k * n).iter().flat_map(|v| v.to_ne_bytes()).collect();
@@ -119,7 +131,10 @@ fn cases(isa: Isa) -> Vec<Case> {
     for (m, k, n) in [(128, 768, 768), (128, 768, 3072), (128, 3072, 768), (197, 768, 768)] {
         let shape = GemmShape { batch: 1, m, k, n };
         all.push(product(isa, &format!("gemm_{m}_{k}_{n}"), shape, true, false));
+        all.push(halves(isa, &format!("strassen_{m}_{k}_{n}"), [m, k, n], Lay::Rows));
     }
+    all.push(halves(isa, "strassen_c1_14_256", [196, 256, 256], Lay::Blocks));
+    all.push(halves(isa, "strassen_c1_14_512", [196, 512, 512], Lay::Blocks));
     all.push(product(isa, "attention_qk", GemmShape { batch: 12, m: 128, k: 64, n: 128 }, false, true));
     all.push(product(isa, "attention_pv", GemmShape { batch: 12, m: 128, k: 128, n: 64 }, false, false));
     all.push(product(isa, "square_512", GemmShape { batch: 1, m: 512, k: 512, n: 512 }, false, false));

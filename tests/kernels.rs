@@ -440,6 +440,21 @@ fn fused_models() -> Vec<Model> {
         d.node("Conv", &["r", "u"], &["b"], &[("pads", ints(&[1; 4]))]).node("Add", &["b", "x"], &["y"], &[]);
         all.push(d.done(&["y"]));
     }
+    // Wide enough for products of halves; sizes that are no whole number of lanes.
+    let (m, k, n) = (70usize, 440usize, 506usize);
+    let mut d = Draft::new("long linear layer with bias, gelu and residual");
+    d.input("x", f(&[2, m, k], 1)).constant("w", f(&[k, n], 2)).constant("b", f(&[n], 3)).input("r", f(&[2, m, n], 4));
+    d.constant("u", f(&[k, n], 5));
+    d.node("MatMul", &["x", "w"], &["p"], &[]).node("Add", &["b", "p"], &["pb"], &[]);
+    d.node("Sigmoid", &["pb"], &["s"], &[]).node("Mul", &["pb", "s"], &["silu"], &[]);
+    d.node("MatMul", &["x", "u"], &["q"], &[]).node("Add", &["q", "r"], &["y"], &[]);
+    all.push(d.done(&["silu", "y"]));
+    let mut d = Draft::new("deep pointwise convolutions with residual");
+    d.input("x", f(&[2, k, 9, 13], 1)).constant("w", f(&[n, k, 1, 1], 2)).constant("b", f(&[n], 3));
+    d.constant("u", f(&[k, n, 1, 1], 4));
+    d.node("Conv", &["x", "w", "b"], &["p"], &[]).node("HardSwish", &["p"], &["h"], &[]);
+    d.node("Conv", &["h", "u"], &["q"], &[]).node("Add", &["q", "x"], &["s"], &[]).node("Relu", &["s"], &["y"], &[]);
+    all.push(d.done(&["y"]));
     // Matrix products with everything around them.
     for (m, k, n) in [(1usize, 64usize, 100usize), (5, 33, 47), (128, 96, 64), (13, 256, 7), (37, 300, 130)] {
         let mut d = Draft::new(&format!("linear {m}x{k}x{n} with bias, gelu and residual"));
