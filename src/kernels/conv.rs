@@ -61,6 +61,11 @@ pub fn takes_pre(g: &Geometry) -> bool {
     g.g == 1 && src_layout(g) == SrcLayout::Blocked && g.axes.len() == 2 && g.axes.iter().all(plain)
 }
 
+/// Whether a convolution can be computed here, with what follows it.
+pub fn convolves(g: &Geometry) -> bool {
+    fitting(g).is_ok()
+}
+
 /// The shape of a convolution that can be computed here, or why it cannot.
 pub(super) fn fitting(geometry: &Geometry) -> std::result::Result<ConvShape, String> {
     let Some(s) = shape(geometry) else { return Err("more than two spatial axes".into()) };

@@ -41,7 +41,7 @@ pub mod task;
 
 pub use chain::worth as chain_worth;
 pub use channels::COPY;
-pub use conv::takes_pre;
+pub use conv::{convolves, takes_pre};
 pub use epilogue::Act;
 pub use kept::{Kept, Source};
 pub use product::Packs;

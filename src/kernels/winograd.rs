@@ -397,16 +397,20 @@ mod tests {
 
     #[test]
     fn tiles_of_both_sizes_on_maps_of_every_size() {
-        for (ic, oc, ih, iw, pad, n) in [
-            (16, 16, 4, 4, 1, 1),
-            (16, 40, 7, 5, 1, 2),
-            (19, 33, 13, 14, 1, 1),
-            (32, 24, 9, 30, 0, 1),
-            (64, 48, 28, 28, 1, 1),
-            (24, 16, 70, 33, 1, 1),
-            (16, 16, 3, 3, 0, 3),
+        // Padding above, on the left, below, on the right.
+        for (ic, oc, ih, iw, [ph, pw, ph_end, pw_end], n) in [
+            (16, 16, 4, 4, [1; 4], 1),
+            (16, 40, 7, 5, [1; 4], 2),
+            (19, 33, 13, 14, [1; 4], 1),
+            (32, 24, 9, 30, [0; 4], 1),
+            (64, 48, 28, 28, [1; 4], 1),
+            (24, 16, 70, 33, [1; 4], 1),
+            (16, 16, 3, 3, [0; 4], 3),
+            (16, 16, 13, 14, [0, 0, 1, 1], 2),
+            (24, 16, 70, 31, [0, 2, 1, 0], 1),
+            (16, 24, 6, 5, [5, 0, 0, 7], 1),
         ] {
-            let s = ConvShape { ih, iw, n, ..ConvShape::square(ic, ih, oc, 3, 1, pad) };
+            let s = ConvShape { iw, n, ph, pw, ph_end, pw_end, ..ConvShape::square(ic, ih, oc, 3, 1, 0) };
             let scale = 1.0 / (9.0 * ic as f32).sqrt();
             let x = values(n * ic * ih * iw, 1);
             let w: Vec<f32> = values(oc * ic * 9, 2).iter().map(|v| v * scale).collect();

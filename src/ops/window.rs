@@ -63,6 +63,13 @@ impl Axis {
     pub fn position(&self, o: usize, k: usize) -> Option<usize> {
         (o * self.s + k * self.d).checked_sub(self.begin).filter(|&p| p < self.i)
     }
+    /// The same windows over the map without the zeros it was given before and after, which become padding. `None` if there is no map left.
+    pub fn unpadded(&self, before: usize, after: usize) -> Option<Axis> {
+        let i = self.i.checked_sub(before)?.checked_sub(after).filter(|&i| i > 0)?;
+        let (begin, end) = (self.begin.checked_add(before)?, self.end.checked_add(after)?);
+        // As far as sizes go elsewhere.
+        (begin.max(end) < LARGEST).then_some(Axis { begin, end, i, ..*self })
+    }
     /// The axis without the taps at either end that meet only padding, and which taps are left. All are left where that cannot be said
     /// as a window with padding, and where none meets the input.
     pub fn cropped(&self) -> (Axis, std::ops::Range<usize>) {
@@ -231,6 +238,19 @@ mod tests {
         assert_eq!(o(window(&[0, 0], &[2], &[1], AutoPad::NotSet, true), 111, 3), 55); // SqueezeNet pool
         assert_eq!(o(window(&[0, 0], &[2], &[1], AutoPad::SameUpper, false), 299, 3), 150);
         assert_eq!(o(window(&[1, 1], &[2], &[1], AutoPad::NotSet, true), 4, 3), 3);
+    }
+
+    #[test]
+    fn zeros_around_the_map_are_padding() {
+        let padded = window(&[1, 0], &[2], &[1], AutoPad::NotSet, false).resolve(&[9], &[3]).unwrap()[0];
+        let axis = padded.unpadded(2, 1).unwrap();
+        assert_eq!((axis.begin, axis.end, axis.i, axis.o), (3, 1, 6, padded.o));
+        for (o, t) in (0..padded.o).flat_map(|o| (0..3).map(move |t| (o, t))) {
+            let inside = padded.position(o, t).and_then(|p| p.checked_sub(2)).filter(|&p| p < 6);
+            assert_eq!(axis.position(o, t), inside);
+        }
+        assert_eq!(padded.unpadded(4, 5), None);
+        assert_eq!(padded.unpadded(usize::MAX, usize::MAX), None);
     }
 
     #[test]

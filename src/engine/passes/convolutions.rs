@@ -3,7 +3,7 @@
 use super::super::meaning as read;
 use super::{Item, Walk};
 use crate::ir::{Node, NodeId, ValueId};
-use crate::kernels::{Act, BinaryOp, Kind, Share};
+use crate::kernels::{Act, BinaryOp, Kind, Share, convolves};
 use crate::onnx::map;
 use crate::ops::Op;
 use crate::ops::conv_transpose::ConvTranspose;
@@ -58,7 +58,7 @@ impl Walk<'_> {
     pub(super) fn conv(&self, id: NodeId, node: &Node, conv: &crate::ops::conv::Conv, out: ValueId) -> Option<Item> {
         let (x, w) = (node.inputs[0]?, node.inputs[1]?);
         let (xd, wd) = (self.dims(x)?, self.dims(w)?);
-        let geometry = conv.geometry(&xd, &wd).ok().filter(|g| g.axes.len() <= 2)?;
+        let geometry = conv.geometry(&xd, &wd).ok().filter(convolves)?;
         let mut tail = self.affine_tail(node, geometry.oc, xd.len(), id, out)?;
         let residual = self.residual(tail.out, id);
         let other = residual.map(|(other, after, next)| {
@@ -199,7 +199,7 @@ impl Walk<'_> {
             product => return self.matmul(id, node, product, out, f.act),
         };
         let (x, w) = (node.inputs[0]?, node.inputs[1]?);
-        let geometry = conv.geometry(&self.dims(x)?, &self.dims(w)?).ok().filter(|g| g.axes.len() <= 2)?;
+        let geometry = conv.geometry(&self.dims(x)?, &self.dims(w)?).ok().filter(convolves)?;
         let weights = self.value(w).filter(|_| self.is_static(w))?.clone();
         let bias = self.bias(node)?;
         let mut srcs = vec![x];

@@ -12,6 +12,7 @@ mod channels;
 mod convolutions;
 mod inputs;
 mod norms;
+mod pads;
 mod products;
 mod recurrent;
 mod repeats;
@@ -125,6 +126,7 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize, set: Option<
     }
     let sole = |v: ValueId| w.readers[v.0 as usize].len() == 1 && !w.is_output[v.0 as usize];
     let items = channels::compose(graph, items, lanes, &sole);
+    let items = pads::fuse(items, &sole);
     let items = inputs::fuse(graph, items, &sole);
     let mut items = chains::fuse(items, &sole);
     // A fused step runs where its last node stood: everything it reads is there by then.

@@ -131,6 +131,8 @@ fn plain_source() {
     }
     check(ConvShape { n: 2, ..ConvShape::square(3, 15, 16, 3, 2, 1) }, SrcLayout::Plain, Act::HardSwish, true);
     check(ConvShape { dw: 2, ..ConvShape::square(2, 15, 16, 3, 1, 1) }, SrcLayout::Plain, Act::None, false);
+    check(ConvShape { ph: 0, pw: 0, ..ConvShape::square(3, 16, 16, 3, 2, 1) }, SrcLayout::Plain, Act::None, false);
+    check(ConvShape { ph: 2, pw_end: 0, ..ConvShape::square(3, 16, 16, 3, 1, 1) }, SrcLayout::Plain, Act::None, false);
 }
 
 #[test]
@@ -152,6 +154,8 @@ fn depthwise_windows() {
     blocked_case(ConvShape { n: 2, ..dw(20, 9, 3, 1, 1) });
     blocked_case(ConvShape { dh: 2, dw: 3, ..dw(20, 16, 3, 1, 2) });
     blocked_case(ConvShape { ph: 0, pw: 0, ..dw(20, 16, 3, 2, 1) });
+    blocked_case(ConvShape { ph_end: 0, pw_end: 0, ..dw(20, 16, 3, 1, 1) });
+    blocked_case(ConvShape { ph: 1, pw: 0, pw_end: 3, ..dw(20, 15, 5, 2, 2) });
     blocked_case(ConvShape { kh: 1, ph: 0, ph_end: 0, ..dw(20, 9, 5, 1, 2) });
     blocked_case(dw(8, 3, 5, 1, 4));
 }
