@@ -441,7 +441,7 @@ fn fused_models() -> Vec<Model> {
         all.push(d.done(&["y"]));
     }
     // Wide enough for products of halves; sizes that are no whole number of lanes.
-    let (m, k, n) = (70usize, 440usize, 506usize);
+    let (m, k, n) = (70usize, 504usize, 506usize);
     let mut d = Draft::new("long linear layer with bias, gelu and residual");
     d.input("x", f(&[2, m, k], 1)).constant("w", f(&[k, n], 2)).constant("b", f(&[n], 3)).input("r", f(&[2, m, n], 4));
     d.constant("u", f(&[k, n], 5));
@@ -449,8 +449,9 @@ fn fused_models() -> Vec<Model> {
     d.node("Sigmoid", &["pb"], &["s"], &[]).node("Mul", &["pb", "s"], &["silu"], &[]);
     d.node("MatMul", &["x", "u"], &["q"], &[]).node("Add", &["q", "r"], &["y"], &[]);
     all.push(d.done(&["silu", "y"]));
+    let (k, n) = (1016usize, 1018usize);
     let mut d = Draft::new("deep pointwise convolutions with residual");
-    d.input("x", f(&[2, k, 9, 13], 1)).constant("w", f(&[n, k, 1, 1], 2)).constant("b", f(&[n], 3));
+    d.input("x", f(&[2, k, 5, 9], 1)).constant("w", f(&[n, k, 1, 1], 2)).constant("b", f(&[n], 3));
     d.constant("u", f(&[k, n, 1, 1], 4));
     d.node("Conv", &["x", "w", "b"], &["p"], &[]).node("HardSwish", &["p"], &["h"], &[]);
     d.node("Conv", &["h", "u"], &["q"], &[]).node("Add", &["q", "x"], &["s"], &[]).node("Relu", &["s"], &["y"], &[]);

@@ -169,14 +169,14 @@ impl Halves {
 }
 
 /// Fewest rows, columns and values of k: below, sums take more than the eighth product.
-const FEWEST: [usize; 3] = [32, 96, 96];
+const FEWEST: [usize; 3] = [32, 256, 96];
 /// Multiply-adds of a well-filled register tile in the time that a value of A takes for its sums, in rows and in blocks, beyond what the
 /// product of 8 takes: it lays out rows too, but reads maps in place.
 const A_MADDS: [f64; 2] = [3.0, 16.0];
 /// The same for a value of C.
-const C_MADDS: f64 = 18.0;
+const C_MADDS: f64 = 20.0;
 /// What is won at least where it is chosen.
-const MARGIN: f64 = 1.02;
+const MARGIN: f64 = 1.04;
 /// Columns per multiply-add that laying out a value of A takes, below which threads share rows rather than columns: nothing is then laid
 /// out twice.
 const FEW_COLUMNS: usize = 100;
