@@ -112,7 +112,7 @@ impl<'a> Demands<'a> {
 const WINOGRAD_CHANNELS: usize = 16;
 
 /// Fewest rows, values of k and columns at which a product of halves less pays in principle.
-const STRASSEN_SIZES: [u64; 3] = [32, 96, 96];
+const STRASSEN_SIZES: [u64; 3] = [32, 256, 96];
 
 /// Multiply-adds of the best algorithm for a node, and its name. Winograd's F(m×m, 3×3) for dense 3×3 convolutions of stride 1:
 /// `(m+2)²` products per tile and channel pair instead of `9·m²`, plus the transformation of each tile (operations of Lavin and

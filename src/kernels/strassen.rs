@@ -16,7 +16,7 @@
 //! the register tile all products share ([`crate::simd::panel`]), which starts from one product when it makes the next.
 //!
 //! Error: bounded by the largest magnitudes of A and B rather than element by element (Higham, §23.2.2). A test holds it to 1e-5
-//! relative to the largest result.
+//! relative to the largest result. An infinity or NaN in A reaches the other row of its pair.
 
 use super::epilogue::Act;
 use super::gemm::{Mat, pack_b};
