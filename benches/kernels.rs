@@ -78,7 +78,7 @@ fn halves(isa: Isa, name: &str, [m, k, n]: [usize; 3], lay: Lay) -> Case {
     let held = Halves::of_source(isa, k, n, lay == Lay::Blocks, (&wei[..]).into());
     let run = Box::new(move |pool: &Pool| {
         let fin = strassen::Finish { bias: Some(&bias), residual: None, act: Act::None };
-        strassen::strassen(pool, isa, lay, (1, m), black_box(&a), &held, fin, &mut dst);
+        strassen::strassen(pool, lay, (1, m), black_box(&a), &held, fin, &mut dst);
     });
     Case { name: name.into(), madds: m * k * n, run, times: Vec::new() }
 }

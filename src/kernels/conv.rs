@@ -164,7 +164,7 @@ impl Prepared for Strassen {
         let s = &self.shape;
         let residual = self.residual.then(|| srcs[1]);
         let fin = strassen::Finish { bias: self.bias.as_deref(), residual, act: self.act };
-        strassen(pool, self.halves.isa(), Lay::Blocks, (s.n, s.ih * s.iw), srcs[0], &self.halves, fin, dsts[0]);
+        strassen(pool, Lay::Blocks, (s.n, s.ih * s.iw), srcs[0], &self.halves, fin, dsts[0]);
     }
     fn detail(&self) -> String {
         self.halves.detail()

@@ -247,7 +247,6 @@ fn accepts_strassen(task: &Task) -> Verdict {
 }
 
 struct Strassen {
-    isa: Isa,
     rows: usize,
     task: MatMul,
     halves: Arc<Halves>,
@@ -262,13 +261,7 @@ fn prepare_strassen(task: &Task) -> Result<Box<dyn Prepared>> {
     let made = &task.packs.unwrap_or(&alone).halves;
     let pack = |source: Source<'_>| Halves::of_source(task.isa, m.k, m.n, m.trans_b, source);
     let (halves, own) = packed_of(made, m, Source::of(b, task.kept())?, pack);
-    Ok(Box::new(Strassen {
-        isa: task.isa,
-        rows: all_rows(m),
-        task: MatMul { b: None, ..m.clone() },
-        halves,
-        lent: !own,
-    }))
+    Ok(Box::new(Strassen { rows: all_rows(m), task: MatMul { b: None, ..m.clone() }, halves, lent: !own }))
 }
 
 impl Prepared for Strassen {
@@ -276,7 +269,7 @@ impl Prepared for Strassen {
         let t = &self.task;
         let residual = t.residual.then(|| srcs[srcs.len() - 1]);
         let fin = strassen::Finish { bias: t.bias.as_deref(), residual, act: t.act };
-        strassen(pool, self.isa, Lay::Rows, (1, self.rows), srcs[0], &self.halves, fin, dsts[0]);
+        strassen(pool, Lay::Rows, (1, self.rows), srcs[0], &self.halves, fin, dsts[0]);
     }
     fn detail(&self) -> String {
         self.halves.detail()

@@ -152,11 +152,6 @@ impl Halves {
         data
     }
 
-    /// What it is packed for.
-    pub(super) fn isa(&self) -> Isa {
-        self.isa
-    }
-
     /// How it is used, for reports.
     pub(super) fn detail(&self) -> String {
         format!("7 products of halves {}x{}", self.isa.mr(), self.isa.nr())
@@ -168,7 +163,7 @@ impl Halves {
     }
 }
 
-/// Fewest rows, columns and values of k: below, sums take more than the eighth product.
+/// Fewest rows, values of k and columns: below, sums take more than the eighth product.
 const FEWEST: [usize; 3] = [32, 256, 96];
 /// Multiply-adds of a well-filled register tile in the time that a value of A takes for its sums, in rows and in blocks, beyond what the
 /// product of 8 takes: it lays out rows too, but reads maps in place.
@@ -402,11 +397,9 @@ impl SimdOp for Last<'_, '_> {
 
 /// `dst[batch][m][n] = act(a · b + bias + residual)` for `a[batch][m][k]`, both in the same lay; a residual too.
 ///
-/// Panics on extents that do not fit, or a matrix packed for another ISA.
-#[allow(clippy::too_many_arguments)]
+/// Panics on extents that do not fit, or k = 0.
 pub fn strassen(
     pool: &Pool,
-    isa: Isa,
     lay: Lay,
     (batch, m): (usize, usize),
     a: &[f32],
@@ -414,8 +407,8 @@ pub fn strassen(
     fin: Finish<'_>,
     dst: &mut [f32],
 ) {
-    let (k, n, l, mr, nr) = (b.k, b.n, isa.lanes(), isa.mr(), isa.nr());
-    assert!(b.isa == isa, "packed for {}", b.isa);
+    let (isa, k, n) = (b.isa, b.k, b.n);
+    let (l, mr, nr) = (isa.lanes(), isa.mr(), isa.nr());
     let wide = |columns: usize| if lay == Lay::Rows { columns } else { columns.next_multiple_of(l) };
     let len = |columns: usize| batch.checked_mul(m).and_then(|rows| rows.checked_mul(wide(columns)));
     assert_eq!((Some(a.len()), Some(dst.len())), (len(k), len(n)), "{batch}x{m}x{k}x{n}");
@@ -587,7 +580,7 @@ mod tests {
                     }
                 };
                 let lay = Lay::Rows;
-                near(&guarded(m * n, |d| strassen(&pool, isa, lay, (batch, rows), &a, &packed, fin, d)), lay);
+                near(&guarded(m * n, |d| strassen(&pool, lay, (batch, rows), &a, &packed, fin, d)), lay);
                 // The same as maps: channels before pixels, in blocks.
                 let (lay, l) = (Lay::Blocks, isa.lanes());
                 let maps = |x: &[f32], columns: usize, fill: f32| {
@@ -598,7 +591,7 @@ mod tests {
                 };
                 let (a, residual) = (maps(&a, k, 1e9), maps(&residual, n, 0.0));
                 let fin = Finish { residual: added.then_some(&residual), ..fin };
-                let got = guarded(residual.len(), |d| strassen(&pool, isa, lay, (batch, rows), &a, &packed, fin, d));
+                let got = guarded(residual.len(), |d| strassen(&pool, lay, (batch, rows), &a, &packed, fin, d));
                 let got = plain(&got, batch, n, rows, l);
                 let rows: Vec<f32> =
                     (0..m * n).map(|at| got[(at / (rows * n) * n + at % n) * rows + at / n % rows]).collect();
