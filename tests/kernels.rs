@@ -451,7 +451,7 @@ fn fused_models() -> Vec<Model> {
     all.push(d.done(&["silu", "y"]));
     let (k, n) = (1016usize, 1018usize);
     let mut d = Draft::new("deep pointwise convolutions with residual");
-    d.input("x", f(&[2, k, 5, 9], 1)).constant("w", f(&[n, k, 1, 1], 2)).constant("b", f(&[n], 3));
+    d.input("x", f(&[1, k, 9, 11], 1)).constant("w", f(&[n, k, 1, 1], 2)).constant("b", f(&[n], 3));
     d.constant("u", f(&[k, n, 1, 1], 4));
     d.node("Conv", &["x", "w", "b"], &["p"], &[]).node("HardSwish", &["p"], &["h"], &[]);
     d.node("Conv", &["h", "u"], &["q"], &[]).node("Add", &["q", "x"], &["s"], &[]).node("Relu", &["s"], &["y"], &[]);

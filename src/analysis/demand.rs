@@ -150,7 +150,7 @@ fn best_madds(graph: &Graph, node: &Node, direct: u64) -> (u64, &'static str) {
         .unwrap_or((direct, "direct"))
 }
 
-/// Seven products of halves and 15 sums of quarters, of which the 4 of the constant matrix are made once (Strassen, 1969, in Winograd's form).
+/// Seven products of halves and 15 sums of quarters, of which the 4 of the constant matrix can be made once (Strassen, 1969, in Winograd's form).
 fn strassen(m: u64, k: u64, n: u64) -> Option<u64> {
     let enough = [m, k, n].iter().zip(STRASSEN_SIZES).all(|(&size, fewest)| size >= fewest);
     let halves = m.div_ceil(2).saturating_mul(k.div_ceil(2)).saturating_mul(n.div_ceil(2));

@@ -6,7 +6,7 @@
 //! kept, not computed twice → bands dealt out to the threads (there, the first rows of a task are computed twice).
 
 use super::conv::shape as conv_shape;
-use super::conv_blocked::{Conv, SrcLayout};
+use super::conv_blocked::{Conv, ConvShape, SrcLayout};
 use super::epilogue::Act;
 use super::kept::Source;
 use super::task::{Accept, ConvChain, ConvPart, Entry, Kind, Layout, Prepared, Task, Verdict};
@@ -24,13 +24,36 @@ const PAIR_BYTES: usize = 64 << 10;
 /// Bytes of a map from which on writing and reading it again costs more than working in bands.
 const WORTH_BYTES: usize = 700 << 10;
 
-/// Whether a chain of these parts is worth a band: what would otherwise be written between them leaves the second-level cache.
-pub fn worth(parts: &[&ConvPart]) -> bool {
-    let bytes = |p: &&ConvPart| {
+/// Bytes of weights that stay close from band to band.
+const CLOSE_BYTES: usize = 512 << 10;
+
+/// Channels in from which on a pointwise convolution gains more from all its pixels at once ([`super::strassen`]) than from a band.
+const DEEP: usize = 384;
+
+/// Output rows of a band over vectors of `l` lanes, with a convolution before and after the depthwise one or without.
+fn band_rows(s: &ConvShape, l: usize, expand: bool, project: bool) -> usize {
+    let kept = if project { s.oc.div_ceil(l) * l * s.ow() * 4 } else { 0 };
+    let pair = if expand { 2 * l * s.iw * s.sh * 4 } else { 0 };
+    let fit = |budget: usize, row: usize| budget.checked_div(row).unwrap_or(usize::MAX);
+    fit(BAND_BYTES, kept).min(fit(PAIR_BYTES, pair)).clamp(1, s.oh().max(1))
+}
+
+/// Whether a chain of these parts is worth its bands: what would otherwise be written between them leaves the second-level cache, and is
+/// more than the weights that every band reads again; and no part is so deep that it runs better by itself.
+pub fn worth(expand: Option<&ConvPart>, depthwise: &ConvPart, project: Option<&ConvPart>) -> bool {
+    let Some(shape) = conv_shape(&depthwise.geometry) else { return false };
+    let bytes = |p: &ConvPart| {
         let g = &p.geometry;
         4 * g.oc * g.axes.iter().map(|a| a.o).product::<usize>()
     };
-    parts[..parts.len() - 1].iter().any(|p| bytes(p) > WORTH_BYTES)
+    let maps = [expand, project.map(|_| depthwise)].into_iter().flatten().map(bytes);
+    let weights = |p: &ConvPart| 4 * p.geometry.ic * p.geometry.oc;
+    let weights: usize = [expand, project].into_iter().flatten().map(weights).sum();
+    // Of the widest vectors: plans of several instruction sets are to have the same steps.
+    let rows = band_rows(&shape, 16, expand.is_some(), project.is_some());
+    let again = if weights > CLOSE_BYTES { (shape.oh().div_ceil(rows) - 1) * weights } else { 0 };
+    let deep = [expand, project].into_iter().flatten().any(|p| p.geometry.ic >= DEEP);
+    !deep && maps.clone().any(|map| map > WORTH_BYTES) && 2 * maps.sum::<usize>() > again
 }
 
 fn accepts(task: &Task) -> Verdict {
@@ -89,11 +112,7 @@ impl Chain {
 
     /// Output rows of a band.
     fn band_rows(&self) -> usize {
-        let (s, l) = (self.depthwise.conv.shape(), self.isa.lanes());
-        let kept = if self.project.is_some() { s.oc.div_ceil(l) * l * s.ow() * 4 } else { 0 };
-        let pair = if self.expand.is_some() { 2 * l * s.iw * s.sh * 4 } else { 0 };
-        let fit = |budget: usize, row: usize| budget.checked_div(row).unwrap_or(usize::MAX);
-        fit(BAND_BYTES, kept).min(fit(PAIR_BYTES, pair)).clamp(1, s.oh())
+        band_rows(self.depthwise.conv.shape(), self.isa.lanes(), self.expand.is_some(), self.project.is_some())
     }
 
     /// Rows of the expanded map that a band needs again of those that the bands before `first` had read.

@@ -2,8 +2,9 @@
 
 use super::conv_blocked::{Conv, ConvShape, SrcLayout};
 use super::epilogue::Act;
+use super::gemm::PackedB;
 use super::kept::Source;
-use super::strassen::{self, Halves, Lay, strassen};
+use super::strassen::{self, Lay, strassen};
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use super::winograd::direct_cost;
 use crate::engine::pool::Pool;
@@ -137,14 +138,14 @@ fn accepts_strassen(task: &Task) -> Verdict {
     if pre.is_some() || share.is_some() || src_layout(geometry) == SrcLayout::Plain {
         return Err("a map of the input, shared weights or a first layer".into());
     }
-    let cost = s.n as f64 * strassen::cost(task.isa, task.threads, Lay::Blocks, [s.ih * s.iw, s.ic, s.oc])?;
+    let cost = strassen::cost(task.isa, task.threads, Lay::Blocks, s.n, [s.ih * s.iw, s.ic, s.oc])?;
     let srcs = vec![Layout::Blocked; if *residual { 2 } else { 1 }];
     Ok(Accept { srcs, dst: Layout::Blocked, cost })
 }
 
 struct Strassen {
     shape: ConvShape,
-    halves: Halves,
+    packed: PackedB,
     bias: Option<Vec<f32>>,
     act: Act,
     residual: bool,
@@ -155,8 +156,8 @@ fn prepare_strassen(task: &Task) -> Result<Box<dyn Prepared>> {
         return Err(Error::run("not a convolution"));
     };
     let shape = shape(geometry).ok_or_else(|| Error::run("more than two spatial axes"))?;
-    let halves = Halves::of_source(task.isa, shape.ic, shape.oc, true, Source::of(weights, task.kept())?);
-    Ok(Box::new(Strassen { shape, halves, bias: bias.clone(), act: *act, residual: *residual }))
+    let packed = PackedB::of_source(task.isa, shape.ic, shape.oc, true, Source::of(weights, task.kept())?);
+    Ok(Box::new(Strassen { shape, packed, bias: bias.clone(), act: *act, residual: *residual }))
 }
 
 impl Prepared for Strassen {
@@ -164,12 +165,12 @@ impl Prepared for Strassen {
         let s = &self.shape;
         let residual = self.residual.then(|| srcs[1]);
         let fin = strassen::Finish { bias: self.bias.as_deref(), residual, act: self.act };
-        strassen(pool, Lay::Blocks, (s.n, s.ih * s.iw), srcs[0], &self.halves, fin, dsts[0]);
+        strassen(pool, Lay::Blocks, (s.n, s.ih * s.iw), srcs[0], &self.packed, fin, dsts[0]);
     }
     fn detail(&self) -> String {
-        self.halves.detail()
+        strassen::detail(self.packed.isa())
     }
     fn packed_bytes(&self) -> usize {
-        self.halves.packed_bytes()
+        self.packed.packed_bytes()
     }
 }

@@ -9,7 +9,7 @@ use super::gemv::MAX_M;
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::codes::{Codes, Zeros, dots};
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
-use crate::tensor::Tensor;
+use crate::tensor::{Pages, Tensor};
 use std::sync::Arc;
 
 /// A constant matrix of `k` rows and `n` columns in few bits.
@@ -30,9 +30,9 @@ pub struct FewBits {
     /// Values of k that share a scale.
     pub block: usize,
     /// `[n][blocks]`
-    pub scales: Vec<f32>,
+    pub scales: Arc<Pages>,
     /// `[n][blocks]`, or one for all.
-    pub zeros: Vec<f32>,
+    pub zeros: Arc<Pages>,
     /// The bytes, where the file has them.
     pub data: Arc<Tensor>,
 }
@@ -482,8 +482,9 @@ mod tests {
         let rows = if by_column { n } else { k };
         let bytes: Vec<u8> = (0..rows * row_bytes).map(|i| ((i * 2_654_435_761) >> 7) as u8).collect();
         let data = Arc::new(Tensor::from_vec(bytes, &[rows, row_bytes]).unwrap());
-        let scales = values(n * blocks, 5).iter().map(|v| 0.01 * v).collect();
-        let zeros = values(n * blocks, 6).iter().map(|v| (8.0 * v).round()).collect();
+        let scales: Vec<f32> = values(n * blocks, 5).iter().map(|v| 0.01 * v).collect();
+        let zeros: Vec<f32> = values(n * blocks, 6).iter().map(|v| (8.0 * v).round()).collect();
+        let (scales, zeros) = (Pages::holding(&scales), Pages::holding(&zeros));
         FewBits { k, n, bits, signed, by_column, row_bytes, block, scales, zeros, data }
     }
 
@@ -493,7 +494,7 @@ mod tests {
             for (bits, signed, by_column) in [(4, false, true), (8, false, true), (8, true, false), (8, false, false)] {
                 let w =
                     matrix(k, n, bits, signed, by_column, if bits == 4 { block.next_multiple_of(2) } else { block });
-                let alone = FewBits { zeros: vec![7.0], ..w.clone() };
+                let alone = FewBits { zeros: Pages::holding(&[7.0]), ..w.clone() };
                 for w in [w, alone] {
                     assert!(w.fits());
                     let bytes = w.data.bytes().unwrap();

@@ -156,6 +156,16 @@ impl PackedB {
         }
         data
     }
+    /// For which instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+    /// Rows `rows` of a panel, `[row][NR]` or, of the last panel, as many vectors as it has; nothing of a panel that there is not.
+    pub(super) fn part(&self, panel: usize, rows: std::ops::Range<usize>) -> &[f32] {
+        let (l, col) = (self.isa.lanes(), panel * self.isa.nr());
+        let wide = self.n.saturating_sub(col).min(self.isa.nr()).next_multiple_of(l);
+        if wide == 0 { &[] } else { &self.data[self.k * col..][rows.start * wide..rows.end * wide] }
+    }
     /// Rows.
     pub fn k(&self) -> usize {
         self.k

@@ -4,7 +4,7 @@ use super::few_bits::{FewBits, few_rows, rounded_to_bytes};
 use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use super::gemv::{self, After, Order};
 use super::kept::{Kept, Source};
-use super::strassen::{self, Halves, Lay, strassen};
+use super::strassen::{self, Lay, strassen};
 use super::task::{Accept, Entry, FewBitsProduct, Kind, MatMul, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
@@ -97,12 +97,8 @@ fn accepts_gemm(task: &Task) -> Verdict {
 pub struct Packs {
     /// Where packed weights are kept between runs, if they are.
     pub(super) kept: Option<Arc<Kept>>,
-    panels: Made<PackedB>,
-    halves: Made<Halves>,
+    panels: Mutex<HashMap<Read, Arc<OnceLock<Arc<PackedB>>>>>,
 }
-
-/// Matrices packed in one form.
-type Made<T> = Mutex<HashMap<Read, Arc<OnceLock<Arc<T>>>>>;
 
 /// Which weights (by name, or where they lie: all of a plan's are alive while it is made ready), k, n, transposed.
 type Read = (std::result::Result<Identity, (usize, usize)>, usize, usize, bool);
@@ -114,17 +110,23 @@ impl Packs {
     }
 }
 
-/// The packed matrix, and whether this call made it.
-fn packed_of<T>(made: &Made<T>, m: &MatMul, source: Source<'_>, pack: impl FnOnce(Source<'_>) -> T) -> (Arc<T>, bool) {
+/// The packed matrix, and whether this call made it: otherwise an earlier step of the plan holds it too.
+fn packed(task: &Task, m: &MatMul, b: &Tensor) -> Result<(Arc<PackedB>, bool)> {
+    if b.dtype() != DType::F32 {
+        return Err(Error::run(format!("{} weights of a product", b.dtype())));
+    }
+    let source = Source::of(b, task.kept())?;
+    let pack = |source| Arc::new(PackedB::of_source(task.isa, m.k, m.n, m.trans_b, source));
+    let Some(packs) = task.packs else { return Ok((pack(source), true)) };
     let place = || (source.values().as_ptr().addr(), source.count());
     let read = (source.identity().ok_or_else(place), m.k, m.n, m.trans_b);
-    let slot = made.lock().unwrap_or_else(PoisonError::into_inner).entry(read).or_default().clone();
+    let slot = packs.panels.lock().unwrap_or_else(PoisonError::into_inner).entry(read).or_default().clone();
     let mut own = false;
     let packed = slot.get_or_init(|| {
         own = true;
-        Arc::new(pack(source))
+        pack(source)
     });
-    (packed.clone(), own)
+    Ok((packed.clone(), own))
 }
 
 struct Gemm {
@@ -150,19 +152,9 @@ fn uniform(batch: &[usize], own: &[usize], matrix: usize) -> Option<usize> {
 
 fn prepare_gemm(task: &Task) -> Result<Box<dyn Prepared>> {
     let m = matmul(task).map_err(Error::run)?;
-    let mut lent = false;
-    let packed = match &m.b {
-        None => None,
-        Some(b) if b.dtype() == DType::F32 => {
-            let alone = Packs::default();
-            let made = &task.packs.unwrap_or(&alone).panels;
-            let pack = |source: Source<'_>| PackedB::of_source(task.isa, m.k, m.n, m.trans_b, source);
-            let (packed, own) = packed_of(made, m, Source::of(b, task.kept())?, pack);
-            lent = !own;
-            Some(packed)
-        }
-        Some(b) => return Err(Error::run(format!("{} weights of a product", b.dtype()))),
-    };
+    let packed = m.b.as_ref().map(|b| packed(task, m, b)).transpose()?;
+    let lent = packed.as_ref().is_some_and(|(_, own)| !own);
+    let packed = packed.map(|(packed, _)| packed);
     let (sa, sb) = (uniform(&m.batch, &m.batch_a, m.m * m.k), uniform(&m.batch, &m.batch_b, m.k * m.n));
     let offsets = (packed.is_none() && (sa.is_none() || sb.is_none())).then(|| {
         let strides = |own: &[usize], matrix: usize| {
@@ -242,14 +234,14 @@ fn accepts_strassen(task: &Task) -> Verdict {
     if m.b.is_none() || m.trans_a || m.alpha != 1.0 {
         return Err("a computed matrix, a transposed or a factor".into());
     }
-    let cost = strassen::cost(task.isa, task.threads, Lay::Rows, [all_rows(m), m.k, m.n])?;
+    let cost = strassen::cost(task.isa, task.threads, Lay::Rows, 1, [all_rows(m), m.k, m.n])?;
     Ok(Accept { cost, ..Accept::plain(task) })
 }
 
 struct Strassen {
     rows: usize,
     task: MatMul,
-    halves: Arc<Halves>,
+    packed: Arc<PackedB>,
     /// Whether an earlier step of the plan holds the packed weights too.
     lent: bool,
 }
@@ -257,11 +249,8 @@ struct Strassen {
 fn prepare_strassen(task: &Task) -> Result<Box<dyn Prepared>> {
     let m = matmul(task).map_err(Error::run)?;
     let b = m.b.as_ref().ok_or_else(|| Error::run("the matrix is not a constant"))?;
-    let alone = Packs::default();
-    let made = &task.packs.unwrap_or(&alone).halves;
-    let pack = |source: Source<'_>| Halves::of_source(task.isa, m.k, m.n, m.trans_b, source);
-    let (halves, own) = packed_of(made, m, Source::of(b, task.kept())?, pack);
-    Ok(Box::new(Strassen { rows: all_rows(m), task: MatMul { b: None, ..m.clone() }, halves, lent: !own }))
+    let (packed, own) = packed(task, m, b)?;
+    Ok(Box::new(Strassen { rows: all_rows(m), task: MatMul { b: None, ..m.clone() }, packed, lent: !own }))
 }
 
 impl Prepared for Strassen {
@@ -269,13 +258,13 @@ impl Prepared for Strassen {
         let t = &self.task;
         let residual = t.residual.then(|| srcs[srcs.len() - 1]);
         let fin = strassen::Finish { bias: t.bias.as_deref(), residual, act: t.act };
-        strassen(pool, Lay::Rows, (1, self.rows), srcs[0], &self.halves, fin, dsts[0]);
+        strassen(pool, Lay::Rows, (1, self.rows), srcs[0], &self.packed, fin, dsts[0]);
     }
     fn detail(&self) -> String {
-        self.halves.detail()
+        strassen::detail(self.packed.isa())
     }
     fn packed_bytes(&self) -> usize {
-        if self.lent { 0 } else { self.halves.packed_bytes() }
+        if self.lent { 0 } else { self.packed.packed_bytes() }
     }
 }
 

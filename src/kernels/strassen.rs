@@ -11,167 +11,141 @@
 //! ```
 //!
 //! (Strassen, "Gaussian elimination is not optimal", 1969; the form with 15 sums: Higham, "Accuracy and Stability of Numerical Algorithms",
-//! equation 23.6.) Which columns are the left and which the right ones is free: here panels that lie side by side are, so that a task's
-//! columns run on. The sums of B are made when it is packed (7/4 of its size), those of A when a task lays out its rows, those of C by
-//! the register tile all products share ([`crate::simd::panel`]), which starts from one product when it makes the next.
+//! equation 23.6.) What belongs to which half of k and of the columns is free. Here panels that lie side by side are the left and the right
+//! columns, and k is cut into slices with two halves each: so the packed matrix is the one all products share ([`PackedB`]), and its sums
+//! are made by a task for one pair of panels and one slice, in cache. The sums of A are made when a task lays out its rows, those of C by the
+//! register tile all products share ([`crate::simd::panel`]), which starts from one product when it makes the next.
 //!
 //! Error: bounded by the largest magnitudes of A and B rather than element by element (Higham, §23.2.2). A test holds it to 1e-5
 //! relative to the largest result. An infinity or NaN in A reaches the other row of its pair.
 
 use super::epilogue::Act;
-use super::gemm::{Mat, pack_b};
-use super::kept::Source;
+use super::gemm::PackedB;
 use crate::engine::pool::{Grid, Pool, Scratch};
-use crate::simd::panel::{Panel, PanelDst, PanelForm, PanelSrc, panel, tiles_of};
+use crate::simd::panel::{Panel, PanelDst, PanelForm, PanelSrc, panel, panel_of_difference, tiles_of};
 use crate::simd::{Isa, Simd, SimdOp, TileMut, dispatch};
-use crate::tensor::Pages;
 
-/// Products of halves.
+/// Products of halves, and left factors in the order in which they are laid out: A11, A12, S1, S2, S4, S3, A22.
 const PRODUCTS: usize = 7;
+/// Right factors that are sums and in use at the same time.
+const TERMS: usize = 2;
+/// Sums of products.
+const SUMS: usize = 6;
+/// A11·B11, and what is added to it before others use it.
+const U: usize = 0;
+/// S1·T1.
+const V: usize = 1;
+/// The quarters of C, less what `done` adds.
+const X11: usize = 2;
+const X12: usize = 3;
+const X21: usize = 4;
+const X22: usize = 5;
 
 /// A product's part of the result.
 #[derive(Clone, Copy, Debug)]
 struct Goes {
-    /// Which sum it makes or goes on with.
+    /// Its left factor.
+    left: usize,
+    /// The quarter of B, by rows, that is its right factor.
+    by: usize,
+    /// What is taken from it, and the term where the difference is left.
+    less: Option<(Less, usize)>,
+    /// Which sum it is added to.
     to: usize,
-    /// It goes on with it.
-    on: bool,
-    /// The sum it is made on top of.
+    /// When that sum starts.
+    starts: Starts,
+    /// The sum added with it.
     onto: Option<usize>,
-    /// A quarter of C that is then complete, by rows: the sum, and another one to add.
+    /// The quarter of C, by rows, that is complete after the last slice, and the other sum it takes.
     done: Option<(usize, Option<usize>)>,
 }
 
-/// U, the sum of a quarter, S1·T1.
-const U: usize = 0;
-const Q: usize = 1;
-const V: usize = 2;
-/// Sums.
-const SUMS: usize = 3;
-/// The products in the order in which they are packed and made: A11·B11, A12·B21, S2·T2, S1·T1, S4·B22, S3·T3, A22·T4.
-const GOES: [Goes; PRODUCTS] = [
-    Goes { to: U, on: false, onto: None, done: None },
-    Goes { to: Q, on: false, onto: Some(U), done: Some((0, None)) },
-    Goes { to: U, on: true, onto: None, done: None },
-    Goes { to: V, on: false, onto: None, done: None },
-    Goes { to: Q, on: false, onto: Some(U), done: Some((1, Some(V))) },
-    Goes { to: U, on: true, onto: None, done: Some((3, Some(V))) },
-    Goes { to: Q, on: false, onto: Some(U), done: Some((2, None)) },
+/// When a sum starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Starts {
+    /// With this product, in every slice of k.
+    Here,
+    /// With this product in the first slice.
+    First,
+    /// An earlier product has started it.
+    Earlier,
+}
+
+/// What is taken from a quarter of B.
+#[derive(Clone, Copy, Debug)]
+enum Less {
+    /// Another quarter, by rows.
+    Quarter(usize),
+    /// The other term, which an earlier product has made.
+    Term,
+}
+
+/// A pair of panels. T1 and T2 are terms 0 and 1; T3 and T4 take the place of T1 when T2 no longer needs it.
+const PAIR: [Goes; PRODUCTS] = [
+    Goes { left: 0, by: 0, less: None, to: U, starts: Starts::Here, onto: None, done: None },
+    Goes { left: 1, by: 2, less: None, to: X11, starts: Starts::First, onto: Some(U), done: Some((0, None)) },
+    Goes { left: 2, by: 1, less: Some((Less::Quarter(0), 0)), to: V, starts: Starts::First, onto: None, done: None },
+    Goes { left: 3, by: 3, less: Some((Less::Term, 1)), to: U, starts: Starts::Earlier, onto: None, done: None },
+    Goes { left: 4, by: 3, less: None, to: X12, starts: Starts::First, onto: Some(U), done: Some((1, Some(V))) },
+    Goes {
+        left: 5,
+        by: 3,
+        less: Some((Less::Quarter(1), 0)),
+        to: X22,
+        starts: Starts::First,
+        onto: Some(U),
+        done: Some((3, Some(V))),
+    },
+    Goes {
+        left: 6,
+        by: 2,
+        less: Some((Less::Term, 0)),
+        to: X21,
+        starts: Starts::First,
+        onto: None,
+        done: Some((2, Some(X22))),
+    },
 ];
 
-/// Most values of k per pass.
+/// A panel that has none beside it: A11·B11 + A12·B21, and S1·B11 + A22·(B21 − B11), which is A21·B11 + A22·B21.
+const ALONE: [Goes; 4] = [
+    Goes { left: 0, by: 0, less: None, to: X11, starts: Starts::First, onto: None, done: None },
+    Goes { left: 1, by: 2, less: None, to: X11, starts: Starts::Earlier, onto: None, done: Some((0, None)) },
+    Goes { left: 2, by: 0, less: None, to: X21, starts: Starts::First, onto: None, done: None },
+    Goes {
+        left: 6,
+        by: 2,
+        less: Some((Less::Quarter(0), 0)),
+        to: X21,
+        starts: Starts::Earlier,
+        onto: None,
+        done: Some((2, None)),
+    },
+];
+
+/// Most values of k of half a slice.
 const KC: usize = 384;
-/// Bytes of a product's left factor that a pass reuses.
-const A_BYTES: usize = 208 << 10;
-/// Bytes of products and sums that passes come back to.
+
+/// Bytes of a product's left factor that is used for pair after pair.
+const A_BYTES: usize = 128 << 10;
+/// Bytes of sums that slices come back to.
 const C_BYTES: usize = 192 << 10;
 /// Panel pairs of a task, at least, where there are as many: they share what was laid out.
 const PAIRS: usize = 3;
-
-/// A constant right-hand matrix as the sums of its quarters, packed for one ISA.
-#[derive(Clone, Debug)]
-pub struct Halves {
-    isa: Isa,
-    k: usize,
-    n: usize,
-    /// `[pair of panels][product][half of k][NR]`; what is behind k and n is 0.
-    data: Pages,
-}
-
-/// Rows of a half of k, whole vectors: the second half may have fewer.
-fn half(isa: Isa, k: usize) -> usize {
-    k.div_ceil(2).next_multiple_of(isa.lanes())
-}
-
-/// Values of the packed form.
-fn packed_len(isa: Isa, k: usize, n: usize) -> usize {
-    n.div_ceil(2 * isa.nr()) * PRODUCTS * half(isa, k) * isa.nr()
-}
-
-impl Halves {
-    /// Pack a constant `[k][n]` (or `[n][k]`) out of its bytes, a stretch of rows at a time; what was read of a mapped file is given back to
-    /// the system.
-    ///
-    /// Panics when there are not `k · n` values.
-    pub fn of_source(isa: Isa, k: usize, n: usize, transposed: bool, source: Source<'_>) -> Halves {
-        assert_eq!(source.count(), k * n, "matrix {k}x{n}");
-        let pack = |values| Halves::of_values(isa, k, n, transposed, values);
-        Halves { isa, k, n, data: source.packed(("halves", isa, k, n, transposed), packed_len(isa, k, n), pack) }
-    }
-
-    fn of_values(isa: Isa, k: usize, n: usize, transposed: bool, values: &[[u8; 4]]) -> Pages {
-        let (nr, kh) = (isa.nr(), half(isa, k));
-        let mut data = Pages::part(packed_len(isa, k, n));
-        // One pair of panels for a stretch of rows, and the same rows of the second half of k.
-        let mut near: Vec<f32> = Vec::new();
-        let floats = |from: &[[u8; 4]], to: &mut Vec<f32>| {
-            to.clear();
-            to.extend(from.iter().map(|b| f32::from_ne_bytes(*b)));
-            crate::onnx::map::release(from.as_flattened());
-        };
-        if transposed {
-            let mut panels = vec![0.0; 2 * nr * k];
-            for (to, from) in data.chunks_exact_mut(PRODUCTS * kh * nr).zip(values.chunks(2 * nr * k)) {
-                floats(from, &mut near);
-                let columns = from.len() / k;
-                panels.fill(0.0);
-                for (p, to) in panels.chunks_exact_mut(nr * k).enumerate().take(columns.div_ceil(nr)) {
-                    let here = (columns - p * nr).min(nr);
-                    let from = Mat::transposed(&near[p * nr * k..], k, here);
-                    pack_columns(isa, from, k, here, to);
-                }
-                let (left, right) = panels.split_at(nr * k);
-                let cut = kh.min(k) * nr;
-                let quarters = [&left[..cut], &right[..cut], &left[cut..], &right[cut..]];
-                dispatch(isa, Sums { quarters, step: nr, from: 0, rows: kh, to, kh });
-            }
-            return data;
-        }
-        let mut far: Vec<f32> = Vec::new();
-        let step = (ROWS / (2 * n.max(1))).max(8);
-        let padded = n.next_multiple_of(2 * nr);
-        for r0 in (0..kh).step_by(step) {
-            let rows = step.min(kh - r0);
-            for (first, to) in [(r0, &mut near), (kh + r0, &mut far)] {
-                // Rows behind k are none: `Sums` takes them as 0.
-                let from = &values[first.min(k) * n..(first + rows).min(k) * n];
-                to.clear();
-                for row in from.chunks_exact(n) {
-                    to.extend(row.iter().map(|b| f32::from_ne_bytes(*b)));
-                    to.resize(to.len() + padded - n, 0.0);
-                }
-                crate::onnx::map::release(from.as_flattened());
-            }
-            for (p, to) in data.chunks_exact_mut(PRODUCTS * kh * nr).enumerate() {
-                let at = |x: &'_ [f32], c: usize| c.min(x.len());
-                let (l, r) = (2 * p * nr, (2 * p + 1) * nr);
-                let quarters = [&near[at(&near, l)..], &near[at(&near, r)..], &far[at(&far, l)..], &far[at(&far, r)..]];
-                dispatch(isa, Sums { quarters, step: padded, from: r0, rows, to, kh });
-            }
-        }
-        data
-    }
-
-    /// How it is used, for reports.
-    pub(super) fn detail(&self) -> String {
-        format!("7 products of halves {}x{}", self.isa.mr(), self.isa.nr())
-    }
-
-    /// Bytes of the packed copy.
-    pub fn packed_bytes(&self) -> usize {
-        4 * self.data.len()
-    }
-}
+/// Blocks of k of a row that are laid out before the next row.
+const RUNS: usize = 4;
 
 /// Fewest rows, values of k and columns: below, sums take more than the eighth product.
 const FEWEST: [usize; 3] = [32, 256, 96];
 /// Multiply-adds of a well-filled register tile in the time that a value of A takes for its sums, in rows and in blocks, beyond what the
 /// product of 8 takes: it lays out rows too, but reads maps in place.
-const A_MADDS: [f64; 2] = [3.0, 16.0];
+const A_MADDS: [f64; 2] = [3.0, 12.0];
+/// The same for a value of B, each time that sums are made of it.
+const B_MADDS: f64 = 1.5;
 /// The same for a value of C.
-const C_MADDS: f64 = 20.0;
+const C_MADDS: f64 = 16.0;
 /// What is won at least where it is chosen.
-const MARGIN: f64 = 1.04;
+const MARGIN: f64 = 1.02;
 /// Columns per multiply-add that laying out a value of A takes, below which threads share rows rather than columns: nothing is then laid
 /// out twice.
 const FEW_COLUMNS: usize = 100;
@@ -180,71 +154,85 @@ const FEW_ROWS: usize = 48;
 /// Multiply-adds of one thread in the time of one byte of weights from memory, which all threads share.
 const MADDS_PER_BYTE: f64 = 2.0;
 
-/// Blocks of k of a row that are laid out before the next row.
-const RUNS: usize = 4;
+/// A stretch of k with two halves.
+#[derive(Clone, Copy, Debug)]
+struct Slice {
+    /// First value of k.
+    k0: usize,
+    /// Values of the first half, whole vectors; the second half may have fewer.
+    kc: usize,
+    /// Values.
+    len: usize,
+    /// Values of the first halves of the slices before.
+    before: usize,
+}
+
+/// Slices as even as whole vectors allow; the halves are equal but for the last slice's. `k` is more than one vector.
+fn slices(isa: Isa, k: usize) -> impl Iterator<Item = Slice> + Clone {
+    let l = isa.lanes();
+    // Vectors of all first halves.
+    let vectors = k.div_ceil(2 * l);
+    let count = vectors.div_ceil(KC / l);
+    (0..count).map(move |i| {
+        let (start, end) = (vectors * i / count, vectors * (i + 1) / count);
+        let k0 = 2 * start * l;
+        Slice { k0, kc: (end - start) * l, len: k.min(2 * end * l) - k0, before: start * l }
+    })
+}
+
+/// How tasks share a product.
+#[derive(Clone, Copy, Debug)]
+struct Parts {
+    /// Parts of the rows.
+    rows: usize,
+    /// Pairs of panels of a task.
+    width: usize,
+}
+
+impl Parts {
+    fn of(isa: Isa, threads: usize, lay: Lay, (batch, m): (usize, usize), [k, n]: [usize; 2]) -> Parts {
+        let (mr, pairs) = (isa.mr(), n.div_ceil(2 * isa.nr()));
+        let kc = slices(isa, k).map(|s| s.kc).max().unwrap_or(1);
+        let fit = 2 * (A_BYTES / (4 * kc)).max(4 * mr);
+        let mut rows = m.div_ceil(fit);
+        // As wide as every thread gets the same to do, and the narrowest of those: others of the machine take their share too.
+        let busy = |width: usize, rows: usize| (batch * rows * pairs.div_ceil(width)).div_ceil(threads) * width;
+        let widths = PAIRS.min(pairs.div_ceil(threads))..=pairs.div_ceil(threads).max(PAIRS.min(pairs));
+        let best = |rows: usize| widths.clone().min_by_key(|&w| busy(w, rows)).unwrap_or(1);
+        let mut width = if threads == 1 { pairs } else { best(rows) };
+        let few = FEW_COLUMNS * (1.0 + A_MADDS[lay as usize]) as usize * (threads - 1);
+        if n < few && m.div_ceil(rows.next_multiple_of(threads)) >= FEW_ROWS {
+            (rows, width) = (rows.next_multiple_of(threads), pairs);
+        }
+        // Rows are split further only where threads would idle: each part reads all of B.
+        while 8 * busy(width, rows) * threads > 9 * batch * rows * pairs && m > 8 * mr * rows {
+            rows *= 2;
+            width = best(rows);
+        }
+        Parts { rows, width }
+    }
+}
 
 /// The estimated cost in multiply-adds of a well-filled register tile, or why not.
-pub(super) fn cost(isa: Isa, threads: usize, lay: Lay, [m, k, n]: [usize; 3]) -> Result<f64, String> {
+pub(super) fn cost(isa: Isa, threads: usize, lay: Lay, batch: usize, [m, k, n]: [usize; 3]) -> Result<f64, String> {
     let [few_m, few_k, few_n] = FEWEST;
     if m < few_m || k < few_k || n < few_n {
         return Err(format!("fewer than {few_m} rows, {few_k} values of k or {few_n} columns"));
     }
-    let (rows, k, n) = (m as f64, 2.0 * half(isa, k) as f64, n.next_multiple_of(2 * isa.nr()) as f64);
-    let products = rows * n * k * 7.0 / 8.0;
-    let stream = 7.0 * k * n * MADDS_PER_BYTE * threads as f64;
-    // It is to win clearly: weights take nearly twice the room.
-    Ok((products.max(stream) + A_MADDS[lay as usize] * rows * k + C_MADDS * rows * n) * MARGIN)
+    let parts = Parts::of(isa, threads, lay, (batch, m), [k, n]);
+    let k = 2.0 * slices(isa, k).map(|s| s.kc).sum::<usize>() as f64;
+    // Pairs of panels take 7 of 8 products; a panel alone takes all.
+    let (nr, rows) = (isa.nr(), (batch * m) as f64);
+    let (panels, n) = (n.div_ceil(nr), n.next_multiple_of(nr) as f64);
+    let products = rows * k * ((panels / 2 * 2) as f64 * 7.0 / 8.0 + (panels % 2) as f64) * nr as f64;
+    let stream = 4.0 * k * n * MADDS_PER_BYTE * threads as f64;
+    let sums = A_MADDS[lay as usize] * rows * k + B_MADDS * (batch * parts.rows) as f64 * k * n + C_MADDS * rows * n;
+    Ok((products.max(stream) + sums) * MARGIN)
 }
 
-/// Values read at a time of a matrix `[k][n]`.
-const ROWS: usize = 96 << 10;
-
-/// `here` columns as a panel `[k][NR]`.
-fn pack_columns(isa: Isa, from: Mat<'_>, k: usize, here: usize, to: &mut [f32]) {
-    let nr = isa.nr();
-    let padded = here.next_multiple_of(isa.lanes());
-    if padded == nr {
-        return pack_b(isa, from, 0, k, 0, here, to);
-    }
-    // A panel of one vector: its rows lie closer.
-    let mut close = vec![0.0; k * padded];
-    pack_b(isa, from, 0, k, 0, here, &mut close);
-    for (to, from) in to.chunks_exact_mut(nr).zip(close.chunks_exact(padded)) {
-        to[..padded].copy_from_slice(from);
-    }
-}
-
-/// Rows of the quarters B11, B12, B21, B22, `step` apart, as rows `from..from + rows` of the seven right factors; rows that a quarter
-/// does not have are 0.
-struct Sums<'a> {
-    quarters: [&'a [f32]; 4],
-    step: usize,
-    from: usize,
-    rows: usize,
-    to: &'a mut [f32],
-    kh: usize,
-}
-
-impl SimdOp for Sums<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn call<S: Simd>(self, s: S) {
-        let Sums { quarters, step, from, rows, to, kh } = self;
-        let (l, nr) = (S::LANES, 2 * S::LANES);
-        let zeros = [0.0f32; 64];
-        for r in 0..rows {
-            let [b11, b12, b21, b22] = quarters.map(|q| q.get(r * step..r * step + nr).unwrap_or(&zeros[..nr]));
-            for v in [0, l] {
-                let [b11, b12, b21, b22] = [b11, b12, b21, b22].map(|b| s.load(&b[v..]));
-                let t1 = s.sub(b12, b11);
-                let t2 = s.sub(b22, t1);
-                let sums = [b11, b21, t2, t1, b22, s.sub(b22, b12), s.sub(b21, t2)];
-                for (i, x) in sums.into_iter().enumerate() {
-                    s.store(&mut to[(i * kh + from + r) * nr + v..], x);
-                }
-            }
-        }
-    }
+/// How it runs, for reports.
+pub(super) fn detail(isa: Isa) -> String {
+    format!("7 products of halves {}x{}", isa.mr(), isa.nr())
 }
 
 /// How A and C lie.
@@ -279,11 +267,10 @@ impl Left<'_> {
     }
 }
 
-/// Rows of A as the seven left factors, each laid out for passes of `kc` values of k in tiles `[k block][row][lanes]`.
+/// Rows of a slice of A as the seven left factors, each in tiles `[k block][row][lanes]`.
 struct Rows<'a> {
     a: Left<'a>,
-    kh: usize,
-    kc: usize,
+    slice: Slice,
     to: &'a mut [f32],
 }
 
@@ -291,40 +278,71 @@ impl SimdOp for Rows<'_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Rows { a, kh, kc, to } = self;
+        let Rows { a, slice: Slice { k0, kc, .. }, to } = self;
         let (l, mh) = (S::LANES, a.rows.div_ceil(2));
         // Blocks of k of a row before the next row: of maps the rows run on, of rows the blocks, but not too many places are written at once.
         let runs = if a.row_step == l { 1 } else { RUNS };
-        let mut parts = to.chunks_exact_mut(mh * kh);
+        let mut parts = to.chunks_exact_mut(mh * kc);
         let parts: [&mut [f32]; PRODUCTS] = [(); PRODUCTS].map(|()| parts.next().unwrap_or_default());
-        for k0 in (0..kh).step_by(kc) {
-            let end = kh.min(k0 + kc);
-            let mut first = 0;
-            for rows in tiles_of(mh, S::MR) {
-                let tile = k0 * mh + first * (end - k0);
-                for run in (k0..end).step_by(runs * l) {
-                    for i in 0..rows {
-                        let row = first + i;
-                        for kb in (run..end.min(run + runs * l)).step_by(l) {
-                            let (a11, a12) = (a.load(s, row, kb), a.load(s, row, kh + kb));
-                            let (a21, a22) = (a.load(s, mh + row, kb), a.load(s, mh + row, kh + kb));
-                            let s1 = s.add(a21, a22);
-                            let s2 = s.sub(s1, a11);
-                            let at = tile + (kb - k0) * rows + i * l;
-                            s.store(&mut parts[0][at..], a11);
-                            s.store(&mut parts[1][at..], a12);
-                            s.store(&mut parts[2][at..], s2);
-                            s.store(&mut parts[3][at..], s1);
-                            s.store(&mut parts[4][at..], s.sub(a12, s2));
-                            s.store(&mut parts[5][at..], s.sub(a11, a21));
-                            s.store(&mut parts[6][at..], a22);
-                        }
+        let mut first = 0;
+        for rows in tiles_of(mh, S::MR) {
+            for run in (0..kc).step_by(runs * l) {
+                for i in 0..rows {
+                    let row = first + i;
+                    for kb in (run..kc.min(run + runs * l)).step_by(l) {
+                        let (near, far) = (k0 + kb, k0 + kc + kb);
+                        let (a11, a12) = (a.load(s, row, near), a.load(s, row, far));
+                        let (a21, a22) = (a.load(s, mh + row, near), a.load(s, mh + row, far));
+                        let s1 = s.add(a21, a22);
+                        let s2 = s.sub(s1, a11);
+                        let at = first * kc + kb * rows + i * l;
+                        s.store(&mut parts[0][at..], a11);
+                        s.store(&mut parts[1][at..], a12);
+                        s.store(&mut parts[2][at..], s1);
+                        s.store(&mut parts[3][at..], s2);
+                        s.store(&mut parts[4][at..], s.sub(a12, s2));
+                        s.store(&mut parts[5][at..], s.sub(a11, a21));
+                        s.store(&mut parts[6][at..], a22);
                     }
                 }
-                first += rows;
             }
+            first += rows;
         }
     }
+}
+
+/// The quarters of a pair of panels in a slice as they lie in the packed matrix; they may be smaller than the slice's halves.
+fn quarters<'a>(b: &'a PackedB, pair: usize, slice: Slice) -> [&'a [f32]; 4] {
+    let (near, far) = (slice.k0..slice.k0 + slice.kc, slice.k0 + slice.kc..slice.k0 + slice.len);
+    let (left, right) = (2 * pair, 2 * pair + 1);
+    [(left, &near), (right, &near), (left, &far), (right, &far)].map(|(panel, rows)| b.part(panel, rows.clone()))
+}
+
+/// Quarters, with zeros for the columns or rows that one lacks; of a panel alone the right ones are not looked at.
+fn filled_up<'a>(quarters: [&'a [f32]; 4], slice: Slice, nr: usize, copies: &'a mut [f32]) -> [&'a [f32]; 4] {
+    let Slice { kc, len, .. } = slice;
+    let alone = quarters[1].is_empty();
+    let mut copies = copies.chunks_exact_mut(kc * nr);
+    let mut of = |part: &'a [f32], rows: usize| -> &'a [f32] {
+        if part.len() == kc * nr || alone && part.is_empty() {
+            return part;
+        }
+        let to = copies.next().unwrap_or_default();
+        let wide = part.len() / rows.max(1);
+        if wide == nr {
+            let (whole, rest) = to.split_at_mut(part.len());
+            whole.copy_from_slice(part);
+            rest.fill(0.0);
+            return to;
+        }
+        to.fill(0.0);
+        for (to, from) in to.chunks_exact_mut(nr).zip(part.chunks_exact(wide.max(1))) {
+            to[..wide].copy_from_slice(from);
+        }
+        to
+    };
+    let [b11, b12, b21, b22] = quarters;
+    [of(b11, kc), of(b12, kc), of(b21, len - kc), of(b22, len - kc)]
 }
 
 /// What is added to a product, and the bounds of the result.
@@ -397,45 +415,32 @@ impl SimdOp for Last<'_, '_> {
 
 /// `dst[batch][m][n] = act(a · b + bias + residual)` for `a[batch][m][k]`, both in the same lay; a residual too.
 ///
-/// Panics on extents that do not fit, or k = 0.
+/// Panics on extents that do not fit, or a k of one vector or less.
 pub fn strassen(
     pool: &Pool,
     lay: Lay,
     (batch, m): (usize, usize),
     a: &[f32],
-    b: &Halves,
+    b: &PackedB,
     fin: Finish<'_>,
     dst: &mut [f32],
 ) {
-    let (isa, k, n) = (b.isa, b.k, b.n);
-    let (l, mr, nr) = (isa.lanes(), isa.mr(), isa.nr());
+    let (isa, k, n) = (b.isa(), b.k(), b.n());
+    let (l, nr) = (isa.lanes(), isa.nr());
     let wide = |columns: usize| if lay == Lay::Rows { columns } else { columns.next_multiple_of(l) };
     let len = |columns: usize| batch.checked_mul(m).and_then(|rows| rows.checked_mul(wide(columns)));
     assert_eq!((Some(a.len()), Some(dst.len())), (len(k), len(n)), "{batch}x{m}x{k}x{n}");
     assert!(fin.bias.is_none_or(|c| c.len() == n) && fin.residual.is_none_or(|r| r.len() == dst.len()));
+    assert!(k > l, "no halves of {k} values of k");
     if dst.is_empty() {
         return;
     }
     let (clamp, after) = fin.act.split();
-    let kh = half(isa, k);
-    let kc = kh.div_ceil(kh.div_ceil(KC).max(1)).next_multiple_of(l).max(l);
-    let (pairs, threads) = (n.div_ceil(2 * nr), pool.threads());
-    let fit = 2 * (A_BYTES / (4 * kc)).max(4 * mr);
-    let mut m_parts = m.div_ceil(fit);
-    // As wide as every thread gets the same to do, and the narrowest of those: others of the machine take their share too.
-    let busy = |width: usize, m_parts: usize| (batch * m_parts * pairs.div_ceil(width)).div_ceil(threads) * width;
-    let widths = PAIRS.min(pairs.div_ceil(threads))..=pairs.div_ceil(threads).max(PAIRS.min(pairs));
-    let best = |m_parts: usize| widths.clone().min_by_key(|&w| busy(w, m_parts)).unwrap_or(1);
-    let mut width = if threads == 1 { pairs } else { best(m_parts) };
-    let few = FEW_COLUMNS * (1.0 + A_MADDS[lay as usize]) as usize * (threads - 1);
-    if n < few && m.div_ceil(m_parts.next_multiple_of(threads)) >= FEW_ROWS {
-        (m_parts, width) = (m_parts.next_multiple_of(threads), pairs);
-    }
-    // Rows are split further only where threads would idle: each part reads all of B.
-    while 8 * busy(width, m_parts) * threads > 9 * batch * m_parts * pairs && m > 8 * mr * m_parts {
-        m_parts *= 2;
-        width = best(m_parts);
-    }
+    let slices = slices(isa, k);
+    let kh: usize = slices.clone().map(|s| s.kc).sum();
+    let largest = slices.clone().map(|s| s.kc).max().unwrap_or(0);
+    let count = slices.clone().count();
+    let Parts { rows: m_parts, width } = Parts::of(isa, pool.threads(), lay, (batch, m), [k, n]);
     let (b_tile, columns) = (m.div_ceil(m_parts), 2 * nr * width);
     let (grid, [row_step, block_step]) = match lay {
         Lay::Rows => (Grid { outer: batch, a: 1, b: m, len: n, a_tile: 1, b_tile, len_tile: columns.min(n) }, [k, l]),
@@ -458,84 +463,97 @@ pub fn strassen(
             if *tag_a != tag {
                 *tag_a = (0, 0);
                 let data = &a[tile.outer * m * wide(k) + tile.b0 * row_step..];
-                let a = Left { data, row_step, block_step, rows: mm, k };
-                dispatch(isa, Rows { a, kh, kc, to: lhs });
+                for slice in slices.clone() {
+                    let a = Left { data, row_step, block_step, rows: mm, k: slice.k0 + slice.len };
+                    let to = &mut lhs[PRODUCTS * mh * slice.before..][..PRODUCTS * mh * slice.kc];
+                    dispatch(isa, Rows { a, slice, to });
+                }
                 *tag_a = tag;
             }
             *tag_b = (0, 0);
             let quarter = mh * nr;
             let here = nn.div_ceil(2 * nr);
-            // Pairs whose sums stay in the second-level cache.
-            let group = (C_BYTES / (4 * SUMS * quarter)).clamp(1, here);
-            let sums = Scratch::grow(sb, SUMS * group * quarter);
+            // Pairs whose sums stay in the second-level cache from slice to slice.
+            let group = if count == 1 { 1 } else { (C_BYTES / (4 * SUMS * quarter)).clamp(1, here) };
+            let whole = largest * nr;
+            let (sums, rest) =
+                Scratch::grow(sb, SUMS * group * quarter + (TERMS + 4) * whole).split_at_mut(SUMS * group * quarter);
+            let (terms, copies) = rest.split_at_mut(TERMS * whole);
             let first = c0 / (2 * nr);
-            for p0 in (0..here).step_by(group) {
+            let steps = (0..here).step_by(group).flat_map(|p0| {
                 let end = (p0 + group).min(here);
-                for (i, goes) in GOES.iter().enumerate() {
-                    let part = |p: usize, i: usize, k0: usize| {
-                        let at = (((first + p) * PRODUCTS + i) * kh + k0) * nr;
-                        &b.data[at..at + kc.min(kh - k0) * nr]
+                slices.clone().flat_map(move |slice| (p0..end).map(move |p| (p0, p, slice)))
+            });
+            let mut ahead = steps.clone().skip(1);
+            for (p0, p, slice) in steps {
+                let Slice { k0, kc, len: in_slice, before } = slice;
+                let last = k0 + in_slice == k;
+                let parts = quarters(b, first + p, slice);
+                let alone = parts[1].is_empty();
+                let parts = filled_up(parts, slice, nr, copies);
+                let next = ahead.next().map_or([&[][..]; 4], |(_, p, slice)| quarters(b, first + p, slice));
+                let sums = &mut sums[(p - p0) * SUMS * quarter..][..SUMS * quarter];
+                let products = if alone { &ALONE[..] } else { &PAIR };
+                for (i, goes) in products.iter().enumerate() {
+                    let from = PanelSrc {
+                        src: &lhs[(PRODUCTS * before + goes.left * kc) * mh..][..kc * mh],
+                        base: 0,
+                        row_stride: 0,
+                        kb_stride: mh * l,
+                        kb: kc / l,
+                        c_last: l,
+                        taps: &[0],
+                        form: PanelForm::Tiles,
                     };
-                    for k0 in (0..kh).step_by(kc) {
-                        let len = kc.min(kh - k0);
-                        let from = PanelSrc {
-                            src: &lhs[(i * kh + k0) * mh..][..len * mh],
-                            base: 0,
-                            row_stride: 0,
-                            kb_stride: mh * l,
-                            kb: len / l,
-                            c_last: l,
-                            taps: &[0],
-                            form: PanelForm::Tiles,
-                        };
-                        for (p, sums) in (p0..end).zip(sums.chunks_exact_mut(SUMS * quarter)) {
-                            let next = match () {
-                                _ if p + 1 < end => part(p + 1, i, k0),
-                                _ if k0 + len < kh => part(p0, i, k0 + len),
-                                _ if i + 1 < PRODUCTS => part(p0, i + 1, 0),
-                                _ if end < here => part(end, 0, 0),
-                                _ => &[],
+                    let (under, over) = sums.split_at_mut(goes.to * quarter);
+                    let (to, over) = over.split_at_mut(quarter);
+                    // The sum `at`, which is not the one written.
+                    let other = |at: usize| match at.checked_sub(goes.to + 1) {
+                        Some(at) => &over[at * quarter..][..quarter],
+                        None => &under[at * quarter..][..quarter],
+                    };
+                    let job = Panel {
+                        from,
+                        wei: parts[goes.by],
+                        nb: 2,
+                        bias: None,
+                        accumulate: goes.starts == Starts::Earlier || goes.starts == Starts::First && k0 > 0,
+                        residual: goes.onto.map(other),
+                        clamp: (f32::NEG_INFINITY, f32::INFINITY),
+                        next: next.get(i).copied().unwrap_or_default(),
+                    };
+                    let (at, mut into) = (PanelDst::Columns { col: 0 }, TileMut::new(to, 1, mh, nr));
+                    match goes.less {
+                        None => panel(isa, &job, at, &mut into),
+                        Some((less, term)) => {
+                            let (zero, one) = terms.split_at_mut(whole);
+                            let (made, term) = if term == 0 { (zero, &*one) } else { (one, &*zero) };
+                            let less = match less {
+                                Less::Quarter(q) => parts[q],
+                                Less::Term => term,
                             };
-                            let last = k0 + len == kh;
-                            let (under, rest) = sums.split_at_mut(goes.to * quarter);
-                            let (to, _) = rest.split_at_mut(quarter);
-                            let onto = goes.onto.filter(|_| last).map(|at| &under[at * quarter..][..quarter]);
-                            let job = Panel {
-                                from,
-                                wei: part(p, i, k0),
-                                nb: 2,
-                                bias: None,
-                                accumulate: goes.on || k0 > 0,
-                                residual: onto,
-                                clamp: (f32::NEG_INFINITY, f32::INFINITY),
-                                next,
-                            };
-                            panel(isa, &job, PanelDst::Columns { col: 0 }, &mut TileMut::new(to, 1, mh, nr));
+                            panel_of_difference(isa, &job, less, made, at, &mut into);
                         }
                     }
-                    let Some((q, other)) = goes.done else { continue };
-                    for (p, sums) in (p0..end).zip(sums.chunks_exact(SUMS * quarter)) {
-                        let (row, col) = ((q / 2) * mh, (2 * p + q % 2) * nr);
-                        if col >= nn || row >= mm {
-                            continue;
-                        }
-                        let mut bias = [0.0f32; 32];
-                        if let Some(c) = fin.bias {
-                            let c = &c[c0 + col..n.min(c0 + nn.min(col + nr))];
-                            bias[..c.len()].copy_from_slice(c);
-                        }
-                        let sum = |at: usize| &sums[at * quarter..][..quarter];
-                        let (bias, residual, tile) = (&bias[..], fin.residual, &mut tile);
-                        let (sum, other) = (sum(goes.to), other.map(sum));
-                        dispatch(isa, Last { sum, other, bias, residual, clamp, lay, tile, row, col });
+                    let Some((q, plus)) = goes.done.filter(|_| last) else { continue };
+                    let (row, col) = ((q / 2) * mh, (2 * p + q % 2) * nr);
+                    if col >= nn || row >= mm {
+                        continue;
                     }
+                    let mut bias = [0.0f32; 32];
+                    if let Some(c) = fin.bias {
+                        let c = &c[c0 + col..n.min(c0 + nn.min(col + nr))];
+                        bias[..c.len()].copy_from_slice(c);
+                    }
+                    let (bias, residual, tile) = (&bias[..], fin.residual, &mut tile);
+                    let (sum, other) = (&*to, plus.map(other));
+                    dispatch(isa, Last { sum, other, bias, residual, clamp, lay, tile, row, col });
                 }
-                if let Some(act) = after {
-                    let columns = 2 * p0 * nr..nn.min(2 * end * nr);
-                    match lay {
-                        Lay::Rows => act.apply_columns(isa, &mut tile, columns),
-                        Lay::Blocks => act.apply_tile(isa, &mut tile, columns.start / l..columns.end / l),
-                    }
+                let Some(act) = after.filter(|_| last) else { continue };
+                let columns = 2 * p * nr..nn.min(2 * (p + 1) * nr);
+                match lay {
+                    Lay::Rows => act.apply_columns(isa, &mut tile, columns),
+                    Lay::Blocks => act.apply_tile(isa, &mut tile, columns.start / l..columns.end / l),
                 }
             }
         });
@@ -569,7 +587,7 @@ mod tests {
         let largest = want.iter().fold(1.0f32, |w, x| w.max(x.abs()));
         let bytes = in_file(&b);
         for isa in isas() {
-            let packed = Halves::of_source(isa, k, n, transposed, (&bytes[..]).into());
+            let packed = PackedB::of_source(isa, k, n, transposed, (&bytes[..]).into());
             for threads in [1, 2, 5] {
                 let pool = Pool::new(threads);
                 let fin = Finish { bias: added.then_some(&bias), residual: added.then_some(&residual), act };
@@ -602,7 +620,8 @@ mod tests {
 
     #[test]
     fn sizes_around_the_tiles() {
-        for (m, k, n) in [(1, 1, 1), (2, 40, 64), (7, 33, 65), (29, 64, 96), (57, 130, 31), (64, 96, 128), (3, 17, 200)]
+        for (m, k, n) in
+            [(1, 17, 1), (2, 40, 64), (7, 33, 65), (29, 64, 96), (57, 130, 31), (64, 96, 128), (3, 17, 200)]
         {
             for transposed in [false, true] {
                 check(m, k, n, transposed, Act::None, false);

@@ -122,6 +122,10 @@ struct Raw {
     ask: usize,
     /// Values of the next weights from a tile's share to the following one's.
     next_tile: usize,
+    /// Taken from the weights ([`MAKE`] only).
+    less: *const f32,
+    /// Where the difference goes ([`MAKE`] only).
+    made: *mut f32,
 }
 
 /// Values of packed weights a pass needs.
@@ -133,11 +137,27 @@ pub fn panel_wei_len(isa: Isa, nb: usize, kb: usize, c_last: usize, taps: usize)
 ///
 /// Panics when an extent does not fit its slice.
 pub fn panel(isa: Isa, p: &Panel<'_>, to: PanelDst, dst: &mut TileMut<'_>) {
-    dispatch(isa, Run { p, to, dst });
+    dispatch(isa, Run { p, making: None, to, dst });
+}
+
+/// [`panel`] with `p.wei − less` for its weights. The difference is left in `made`, which must be as long: the first tile makes it
+/// as it goes, where that hides behind the arithmetic, and the others read it.
+///
+/// Panics as [`panel`] does, or when the source is not [`PanelForm::Tiles`] of whole vectors, with two vectors of outputs.
+pub fn panel_of_difference(
+    isa: Isa,
+    p: &Panel<'_>,
+    less: &[f32],
+    made: &mut [f32],
+    to: PanelDst,
+    dst: &mut TileMut<'_>,
+) {
+    dispatch(isa, Run { p, making: Some((less, made)), to, dst });
 }
 
 struct Run<'a, 'b, 'd> {
     p: &'a Panel<'b>,
+    making: Option<(&'a [f32], &'a mut [f32])>,
     to: PanelDst,
     dst: &'a mut TileMut<'d>,
 }
@@ -156,7 +176,7 @@ impl SimdOp for Run<'_, '_, '_> {
     // Not inlined: only the tiles need the vector features, and they ask for them themselves.
     #[inline(never)]
     fn call<S: Simd>(self, s: S) {
-        let Run { p, to, dst } = self;
+        let Run { p, making, to, dst } = self;
         let l = S::LANES;
         let PanelSrc { src, base, row_stride, kb_stride, kb, c_last, taps, form } = p.from;
         let (plain, packed) = (form == PanelForm::Plain, form == PanelForm::Tiles);
@@ -241,12 +261,20 @@ impl SimdOp for Run<'_, '_, '_> {
             next: p.next.as_ptr(),
             ask: if plain { lines } else { lines.div_ceil(steps) },
             next_tile: lines * LINE,
+            less: std::ptr::null(),
+            made: std::ptr::null_mut(),
         };
+        if let Some((less, made)) = making {
+            assert!(packed && p.nb == 2 && c_last == l, "a difference of weights for other than whole packed tiles");
+            assert!(less.len() >= wei_len && made.len() >= wei_len, "a difference shorter than its panel");
+            (raw.less, raw.made) = (less.as_ptr(), made.as_mut_ptr());
+        }
         // Columns of the last vector(s) that exist, when the segment ends inside the panel.
         let cut = match to {
             PanelDst::Columns { col } if col + p.nb * l > seg => Some(seg - col),
             _ => None,
         };
+        assert!(cut.is_none() || raw.made.is_null(), "a difference of weights for columns that do not exist");
         let form = match (plain, taps.len()) {
             (true, _) => PLAIN,
             (false, 1) => ONE,
@@ -262,8 +290,11 @@ impl SimdOp for Run<'_, '_, '_> {
                     (n, (px - at) / n)
                 } else {
                     let (n, larger) = (px / tiles, px % tiles);
-                    if at < larger * (n + 1) { (n + 1, larger) } else { (n, tiles - larger) }
+                    let up_to = larger * (n + 1);
+                    if at < up_to { (n + 1, (up_to - at) / (n + 1)) } else { (n, (px - at) / n) }
                 };
+                let making = at == 0 && !raw.made.is_null();
+                let (form, count) = if making { (MAKE, 1) } else { (form, count) };
                 // SAFETY: `row < rows`, `at + n · count <= px`: inside what was checked above for the source, and inside
                 // the tile's own segments for the destination and the residual (null only when absent).
                 unsafe {
@@ -294,15 +325,20 @@ impl SimdOp for Run<'_, '_, '_> {
                 }
                 raw.next = raw.next.wrapping_add(count * raw.next_tile);
                 at += n * count;
+                if making {
+                    raw.wei = raw.made;
+                }
             }
         }
     }
 }
 
-/// A product without a window that reads one tap of blocks, one with a window, one of a plain source.
+/// A product without a window that reads one tap of blocks, one with a window, one of a plain source, one of the first kind that makes its
+/// weights.
 const ONE: u8 = 0;
 const MANY: u8 = 1;
 const PLAIN: u8 = 2;
+const MAKE: u8 = 3;
 
 /// Where tiles that follow each other start.
 #[derive(Clone, Copy)]
@@ -375,6 +411,7 @@ unsafe fn tile_any<S: Simd>(s: S, nb: usize, form: u8, n: usize, raw: &Raw, ends
         (1, _) => by_px!(1, PLAIN => 1 2 4 6 7),
         (_, ONE) => by_px!(2, ONE => 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         (_, MANY) => by_px!(2, MANY => 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        (_, MAKE) => by_px!(2, MAKE => 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
         _ => by_px!(2, PLAIN => 1 2 4 6 7 14),
     }
 }
@@ -451,7 +488,8 @@ unsafe fn tiles<S: Simd, const PX: usize, const NB: usize, const FORM: u8>(s: S,
                     t += 1;
                 }
             } else {
-                let mut block = if FORM == ONE { src.add(*raw.taps) } else { src };
+                let mut block = if FORM != MANY { src.add(*raw.taps) } else { src };
+                let (mut less, mut made) = (raw.less, raw.made);
                 let full = raw.kb - usize::from(raw.c_last < l);
                 for _ in 0..full {
                     // Blocks lie a map apart: no prefetcher of the hardware follows from one to the next.
@@ -459,22 +497,27 @@ unsafe fn tiles<S: Simd, const PX: usize, const NB: usize, const FORM: u8>(s: S,
                     for i in 0..(PX * l).div_ceil(LINE) {
                         s.prefetch(ahead.wrapping_add(i * LINE));
                     }
-                    for t in 0..if FORM == ONE { 1 } else { raw.n_taps } {
+                    for t in 0..if FORM != MANY { 1 } else { raw.n_taps } {
                         // The next weights are asked for bit by bit: a burst would fill the queue of outstanding misses.
                         s.prefetch_far(next);
                         for i in 1..raw.ask {
                             s.prefetch_far(next.wrapping_add(i * LINE));
                         }
                         next = next.wrapping_add(raw.ask * LINE);
-                        let at = if FORM == ONE { block } else { block.add(*raw.taps.add(t)) };
-                        channels::<S, PX, NB>(s, &mut acc, at, wei, raw.lanes);
+                        let at = if FORM != MANY { block } else { block.add(*raw.taps.add(t)) };
+                        if FORM == MAKE {
+                            channels_of_difference::<S, PX, NB>(s, &mut acc, at, wei, less, made, raw.lanes);
+                            (less, made) = (less.add(l * NB * l), made.add(l * NB * l));
+                        } else {
+                            channels::<S, PX, NB>(s, &mut acc, at, wei, raw.lanes);
+                        }
                         wei = wei.add(l * NB * l);
                     }
                     block = ahead;
                 }
-                if raw.c_last < l {
-                    for t in 0..if FORM == ONE { 1 } else { raw.n_taps } {
-                        let at = if FORM == ONE { block } else { block.add(*raw.taps.add(t)) };
+                if FORM != MAKE && raw.c_last < l {
+                    for t in 0..if FORM != MANY { 1 } else { raw.n_taps } {
+                        let at = if FORM != MANY { block } else { block.add(*raw.taps.add(t)) };
                         for c in 0..raw.c_last {
                             step::<S, PX, NB>(s, &mut acc, at.add(c), l, wei);
                             wei = wei.add(NB * l);
@@ -560,6 +603,32 @@ unsafe fn channels<S: Simd, const PX: usize, const NB: usize>(
                 _ => steps!(c => 0),
             }
             c += S::SPELLED;
+        }
+    }
+}
+
+/// [`channels`] with the weights `wei − less`, which are left in `made`.
+///
+/// # Safety
+/// As [`channels`]; as many vectors are readable from `less` and writable at `made`.
+#[inline(always)]
+unsafe fn channels_of_difference<S: Simd, const PX: usize, const NB: usize>(
+    s: S,
+    acc: &mut [[S::F; NB]; PX],
+    src: *const f32,
+    wei: *const f32,
+    less: *const f32,
+    made: *mut f32,
+    lanes: usize,
+) {
+    // SAFETY: as vouched for by the caller.
+    unsafe {
+        for c in 0..lanes {
+            let row = c * NB * S::LANES;
+            for at in (row..).step_by(S::LANES).take(NB) {
+                s.store_ptr(made.add(at), s.sub(s.load_ptr(wei.add(at)), s.load_ptr(less.add(at))));
+            }
+            step::<S, PX, NB>(s, acc, src.add(c), S::LANES, made.add(row));
         }
     }
 }

@@ -137,6 +137,13 @@ impl Pages {
         Pages { store, len }
     }
 
+    /// These values, as [`Pages::part`] has them.
+    pub fn holding(values: &[f32]) -> Arc<Pages> {
+        let mut pages = Pages::part(values.len());
+        pages.copy_from_slice(values);
+        Arc::new(pages)
+    }
+
     /// As bytes.
     pub fn bytes(&self) -> &[u8] {
         bytemuck::cast_slice(self)

@@ -134,8 +134,7 @@ pub struct EngineArgs {
     /// Do without Winograd convolutions (fewer multiplications, errors up to 1e-5 relative to the largest result)
     #[arg(long)]
     pub no_winograd: bool,
-    /// Do without Strassen's algorithm in matrix products (an eighth fewer multiplications, packed weights 1.75 times the size, errors up to
-    /// 1e-5 relative to the largest result)
+    /// Do without Strassen's algorithm in matrix products (an eighth fewer multiplications, errors up to 1e-5 relative to the largest result)
     #[arg(long)]
     pub no_strassen: bool,
 }

@@ -52,10 +52,15 @@ pub(super) fn fuse(items: Vec<Item>, sole: &dyn Fn(ValueId) -> bool) -> Vec<Item
             let p = part(item, true)?.1;
             (is_pointwise(&p) && item.srcs[0] == y).then_some((r, p))
         });
+        // All three, or the depthwise one with one of them.
+        let worth = |before: &Option<(usize, ConvPart)>, after: &Option<(usize, ConvPart)>| {
+            let (before, after) = (before.as_ref().map(|b| &b.1), after.as_ref().map(|a| &a.1));
+            kernels::chain_worth(before, &middle, after)
+        };
         let (expand, project) = match (before, after) {
-            (Some(b), Some(a)) if kernels::chain_worth(&[&b.1, &middle, &a.1]) => (Some(b), Some(a)),
-            (Some(b), None) if kernels::chain_worth(&[&b.1, &middle]) => (Some(b), None),
-            (None, Some(a)) if kernels::chain_worth(&[&middle, &a.1]) => (None, Some(a)),
+            (before, after) if worth(&before, &after) => (before, after),
+            (before, Some(_)) if worth(&before, &None) => (before, None),
+            (Some(_), after) if worth(&None, &after) => (None, after),
             _ => continue,
         };
         let mut covers = Vec::new();

@@ -11,7 +11,7 @@ use crate::ops::matmul::MatMul;
 use crate::ops::nbits::NBits;
 use crate::ops::qlinear::QLinear;
 use crate::ops::quant::Quant;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Pages, Tensor};
 use std::sync::Arc;
 
 impl Walk<'_> {
@@ -41,8 +41,8 @@ impl Walk<'_> {
                 by_column: true,
                 row_bytes: c.row_bytes,
                 block: c.block,
-                scales: c.scales,
-                zeros: one_if_equal(c.zeros),
+                scales: Pages::holding(&c.scales),
+                zeros: Pages::holding(&one_if_equal(c.zeros)),
                 data: Arc::new((*data).clone()),
             };
             return self.few_bits(self.product(id, task, vec![a], out, Act::None)?, weights, false);
@@ -152,8 +152,8 @@ impl Walk<'_> {
             by_column: false,
             row_bytes: n,
             block: k.max(1),
-            scales,
-            zeros,
+            scales: Pages::holding(&scales),
+            zeros: Pages::holding(&zeros),
             data: Arc::new(data.clone()),
         };
         let mut item = self.few_bits(self.product(mul, task, vec![x], out, Act::None)?, weights, true)?;
