@@ -9,7 +9,7 @@ use madd_prof::kernels::conv_blocked::{Conv, ConvShape, SrcLayout};
 use madd_prof::kernels::epilogue::Act;
 use madd_prof::kernels::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use madd_prof::kernels::gemv::{After, Order, gemv};
-use madd_prof::kernels::strassen::{self, Halves, Lay};
+use madd_prof::kernels::strassen::{self, Lay};
 use madd_prof::simd::{Isa, Simd, SimdOp, dispatch};
 use std::hint::black_box;
 use std::time::Instant;
@@ -75,7 +75,7 @@ fn product(isa: Isa, name: &str, shape: GemmShape, packed: bool, transposed: boo
 fn halves(isa: Isa, name: &str, [m, k, n]: [usize; 3], lay: Lay) -> Case {
     let (a, bias, mut dst) = (values(m * k), values(n), vec![0.0; m * n]);
     let wei: Vec<[u8; 4]> = values(k * n).iter().map(|w| w.to_ne_bytes()).collect();
-    let held = Halves::of_source(isa, k, n, lay == Lay::Blocks, (&wei[..]).into());
+    let held = PackedB::of_source(isa, k, n, lay == Lay::Blocks, (&wei[..]).into());
     let run = Box::new(move |pool: &Pool| {
         let fin = strassen::Finish { bias: Some(&bias), residual: None, act: Act::None };
         strassen::strassen(pool, lay, (1, m), black_box(&a), &held, fin, &mut dst);

@@ -312,7 +312,7 @@ impl SimdOp for Rows<'_> {
 }
 
 /// The quarters of a pair of panels in a slice as they lie in the packed matrix; they may be smaller than the slice's halves.
-fn quarters<'a>(b: &'a PackedB, pair: usize, slice: Slice) -> [&'a [f32]; 4] {
+fn quarters(b: &PackedB, pair: usize, slice: Slice) -> [&[f32]; 4] {
     let (near, far) = (slice.k0..slice.k0 + slice.kc, slice.k0 + slice.kc..slice.k0 + slice.len);
     let (left, right) = (2 * pair, 2 * pair + 1);
     [(left, &near), (right, &near), (left, &far), (right, &far)].map(|(panel, rows)| b.part(panel, rows.clone()))
