@@ -125,7 +125,6 @@ const ALONE: [Goes; 4] = [
 
 /// Most values of k of half a slice.
 const KC: usize = 384;
-
 /// Bytes of a product's left factor that is used for pair after pair.
 const A_BYTES: usize = 128 << 10;
 /// Bytes of sums that slices come back to.

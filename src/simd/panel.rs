@@ -5,7 +5,8 @@
 //! pointwise convolution over rows, a k×k convolution has k·k taps: all run through [`panel`].
 //!
 //! Ladder: scalar loops → one vector of outputs → `MR` × 2 vectors held in registers, one broadcast feeding two
-//! FMAs (AVX2 6×2 of 16 registers, AVX-512 14×2 of 32) → pixels split evenly so that no tile is nearly empty.
+//! FMAs (AVX2 6×2 of 16 registers, AVX-512 14×2 of 32) → pixels split evenly so that no tile is nearly empty → weights that are a
+//! difference made by the first tile, for the others ([`panel_of_difference`]).
 //!
 //! Extents are checked once per call with checked arithmetic; only pointers are used inside.
 
@@ -437,7 +438,8 @@ impl<const PX: usize, const NB: usize, const FORM: u8> SimdOp for Tiles<'_, PX, 
 ///
 /// # Safety
 /// All pixels, blocks, taps and weights that `raw` describes are readable from the source; of every tile `PX × NB` vectors are
-/// writable at the destination's strides and readable at the residual's unless that is null.
+/// writable at the destination's strides and readable at the residual's unless that is null. For [`MAKE`] as many values as there are
+/// weights are readable at `less` and writable at `made`, which nothing else overlaps.
 #[inline(always)]
 unsafe fn tiles<S: Simd, const PX: usize, const NB: usize, const FORM: u8>(s: S, raw: &Raw, ends: Ends) {
     // SAFETY: every pointer below stays inside what the caller vouches for; prefetches never fault.
