@@ -268,3 +268,34 @@ impl Prepared for Chain {
         format!("{} in bands of {} rows", parts.into_iter().flatten().collect::<Vec<_>>().join(", "), self.band_rows())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::conv::Geometry;
+    use crate::ops::window::Axis;
+    use crate::tensor::Tensor;
+
+    /// A convolution of `k × k` at stride 1 on square maps; its weights are not looked at.
+    fn part(ic: usize, oc: usize, g: usize, k: usize, size: usize) -> ConvPart {
+        let axis = Axis { k, s: 1, d: 1, begin: k / 2, end: k / 2, i: size, o: size };
+        let geometry = Geometry { n: 1, ic, oc, g, axes: vec![axis; 2] };
+        ConvPart { geometry, weights: Tensor::scalar(0.0f32), bias: None, act: Act::None, share: None }
+    }
+
+    #[test]
+    fn bands_where_maps_are_wide_and_weights_few() {
+        let worth = |expand: Option<usize>, middle: usize, project: Option<usize>, size: usize| {
+            let before = expand.map(|c| part(c, middle, 1, 1, size));
+            let after = project.map(|c| part(middle, c, 1, 1, size));
+            super::worth(before.as_ref(), &part(middle, middle, middle, 3, size), after.as_ref())
+        };
+        assert!(worth(Some(16), 96, Some(24), 112), "an inverted residual on wide maps");
+        assert!(worth(None, 128, Some(128), 147), "depthwise separable on wide maps");
+        assert!(!worth(Some(96), 576, Some(96), 14), "maps that stay in the cache");
+        assert!(!worth(None, 380, Some(728), 37), "a megabyte of weights read again by every band");
+        assert!(worth(Some(380), 728, None, 300), "weights are read again, but maps are more");
+        assert!(!worth(Some(384), 728, None, 300), "too deep for bands");
+        assert!(!worth(None, 96, None, 112), "nothing beside it");
+    }
+}
