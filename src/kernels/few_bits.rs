@@ -4,7 +4,7 @@
 //! reads an eighth or a quarter of the bytes; zero and scale once per block, on the sum → many rows: a task unpacks the
 //! columns it needs into panels of a packed product ([`super::gemm`]).
 
-use super::epilogue::Act;
+pub use super::gemv::After;
 use super::gemv::MAX_M;
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::codes::{Codes, Zeros, dots};
@@ -79,7 +79,8 @@ impl FewBits {
         }
     }
 
-    fn scale(&self, col: usize, block: usize) -> (f32, f32) {
+    /// Scale and zero of a block of a column.
+    pub(super) fn scale(&self, col: usize, block: usize) -> (f32, f32) {
         let at = col * self.blocks() + block;
         (self.scales[at], self.zeros[at.min(self.zeros.len() - 1)])
     }
@@ -218,20 +219,9 @@ fn run_of_codes<S: Simd>(s: S, w: &FewBits, bytes: &[u8], col: usize, k0: usize,
 /// `dst[m][n] = act(alpha · x[m][k] · W + bias[n] + residual)` for few rows.
 ///
 /// Panics on lengths that do not fit, `m > MAX_M` or a matrix that cannot be streamed.
-#[allow(clippy::too_many_arguments)]
-pub fn few_rows(
-    pool: &Pool,
-    isa: Isa,
-    m: usize,
-    x: &[f32],
-    w: &FewBits,
-    (alpha, bias, residual): (f32, Option<&[f32]>, Option<&[f32]>),
-    act: Act,
-    dst: &mut [f32],
-) {
+pub fn few_rows(pool: &Pool, isa: Isa, m: usize, x: &[f32], w: &FewBits, after: After<'_>, dst: &mut [f32]) {
     let (k, n, l) = (w.k, w.n, isa.lanes());
     assert!(m <= MAX_M && x.len() == m * k && dst.len() == m * n && w.fits() && w.streams(isa), "few bits {m}x{k}x{n}");
-    assert!(bias.is_none_or(|b| b.len() == n) && residual.is_none_or(|r| r.len() == dst.len()), "few bits {m}x{k}x{n}");
     if dst.is_empty() {
         return;
     }
@@ -256,7 +246,7 @@ pub fn few_rows(
                 }
                 *tag_a = (ticket, 0);
             }
-            let (n0, width) = (tile.c0, tile.seg_len());
+            let n0 = tile.c0;
             for i in 0..m {
                 let (x, sums) = rows[i * row..][..row].split_at(wide);
                 let y = tile.seg(0, i);
@@ -282,16 +272,7 @@ pub fn few_rows(
                 } else {
                     dispatch(isa, Sums { w, bytes, x, sums, n0, y });
                 }
-                if alpha != 1.0 {
-                    y.iter_mut().for_each(|y| *y *= alpha);
-                }
-                if let Some(b) = bias {
-                    y.iter_mut().zip(&b[n0..]).for_each(|(y, b)| *y += b);
-                }
-                if let Some(r) = residual {
-                    y.iter_mut().zip(&r[i * n + n0..][..width]).for_each(|(y, r)| *y += r);
-                }
-                act.apply(isa, y);
+                after.apply(isa, i * n + n0, n0, y);
             }
         });
     });
@@ -473,7 +454,9 @@ impl SimdOp for Rounded<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Act;
     use crate::kernels::gemm::{Finish, GemmShape, Mat, Rhs, gemm};
+    use crate::kernels::packed_bits::{PackedBits, laid};
     use crate::kernels::testing::{close, guarded, isas, values};
 
     fn matrix(k: usize, n: usize, bits: usize, signed: bool, by_column: bool, block: usize) -> FewBits {
@@ -490,6 +473,7 @@ mod tests {
 
     #[test]
     fn vectors_and_rows() {
+        let mut laid_out = 0;
         for (k, n, block) in [(64usize, 70usize, 32usize), (50, 130, 32), (128, 64, 128), (33, 9, 33), (256, 40, 16)] {
             for (bits, signed, by_column) in [(4, false, true), (8, false, true), (8, true, false), (8, false, false)] {
                 let w =
@@ -498,7 +482,7 @@ mod tests {
                 for w in [w, alone] {
                     assert!(w.fits());
                     let bytes = w.data.bytes().unwrap();
-                    for m in [1, 3, 9] {
+                    for m in [1, 3, 9, 70] {
                         let (x, bias, res) = (values(m * k, 1), values(n, 2), values(m * n, 3));
                         let mut want = Vec::new();
                         for i in 0..m {
@@ -513,9 +497,19 @@ mod tests {
                             let pool = Pool::new(2);
                             let what = format!("{isa} {m}x{k}x{n} {bits} bits by column {by_column}");
                             if m <= MAX_M && w.streams(isa) {
-                                let add = (0.5, Some(&bias[..]), Some(&res[..]));
-                                let got = guarded(m * n, |d| few_rows(&pool, isa, m, &x, &w, add, Act::Relu, d));
+                                let after =
+                                    After { alpha: 0.5, bias: Some(&bias), residual: Some(&res), act: Act::Relu };
+                                let got = guarded(m * n, |d| few_rows(&pool, isa, m, &x, &w, after, d));
                                 close(&got, &want, 1e-4, &what);
+                            }
+                            if let Some(blocks) = laid(&w) {
+                                let after =
+                                    After { alpha: 0.5, bias: Some(&bias), residual: Some(&res), act: Act::Relu };
+                                let panels = PackedBits::new(isa, &w, blocks, None);
+                                let mut fixed = vec![-1; panels.fixed(m)];
+                                let got = guarded(m * n, |d| panels.product(&pool, m, &x, &mut fixed, after, d));
+                                close(&got, &want, 1e-4, &what);
+                                laid_out += 1;
                             }
                             let fin = Finish {
                                 alpha: 0.5,
@@ -532,6 +526,7 @@ mod tests {
                 }
             }
         }
+        assert!(laid_out > 200, "{laid_out} in panels");
     }
 
     #[test]

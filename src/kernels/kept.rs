@@ -148,7 +148,7 @@ impl Kept {
     }
 
     /// Weights of `len` values that are packed in a form: those that are kept, or what `pack` makes.
-    fn pages(&self, of: Identity, form: impl Hash, len: usize, pack: impl FnOnce() -> Pages) -> Pages {
+    pub(super) fn pages(&self, of: Identity, form: impl Hash, len: usize, pack: impl FnOnce() -> Pages) -> Pages {
         let (shelf, key) = (self.shelf(of.file), of.changed((form, len)).value);
         if let Some(pages) = shelf.found.as_ref().and_then(|f| f.pages(key, len)) {
             self.taken.fetch_add(4 * len as u64, Ordering::Relaxed);

@@ -28,6 +28,7 @@ mod conv_deformed;
 mod deconv;
 mod join;
 mod kept;
+mod packed_bits;
 mod pointwise;
 mod product;
 mod reduce;

@@ -4,8 +4,9 @@ use super::few_bits::{FewBits, few_rows, rounded_to_bytes};
 use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use super::gemv::{self, After, Order};
 use super::kept::{Kept, Source};
+use super::packed_bits::PackedBits;
 use super::strassen::{self, Lay, strassen};
-use super::task::{Accept, Entry, FewBitsProduct, Kind, MatMul, Prepared, Task, Verdict};
+use super::task::{Accept, Entry, Kind, MatMul, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
 use crate::simd::Isa;
@@ -276,45 +277,73 @@ fn accepts_few(task: &Task) -> Verdict {
     }
 }
 
+/// How a product with weights in few bits is done.
+enum Coded {
+    /// Out of panels of codes.
+    Panels(PackedBits),
+    /// Codes where they lie.
+    Stored(Arc<FewBits>),
+}
+
 struct FewBitsStep {
     isa: Isa,
     rows: usize,
-    task: FewBitsProduct,
-    /// The rounded operand, between runs.
-    rounded: Mutex<Vec<f32>>,
+    product: MatMul,
+    coded: Coded,
+    /// The operand is rounded to bytes first.
+    rounded: bool,
+    /// Between runs: the rounded operand, and the operand in fixed point.
+    held: Mutex<(Vec<f32>, Vec<i32>)>,
 }
 
 fn prepare_few(task: &Task) -> Result<Box<dyn Prepared>> {
     let Kind::FewBits(p) = task.kind else { return Err(Error::run("not a product in few bits")) };
-    let rows = all_rows(&p.product);
-    let fits = p.weights.fits() && p.weights.k == p.product.k && p.weights.n == p.product.n;
+    let (rows, isa, w) = (all_rows(&p.product), task.isa, &p.weights);
+    let fits = w.fits() && w.k == p.product.k && w.n == p.product.n;
     fits.then_some(()).ok_or_else(|| Error::run("the matrix has another size"))?;
-    let held = if p.rounded { rows * p.product.k } else { 0 };
-    let mut own = p.clone();
-    if let Some(kept) = task.kept() {
-        own.weights = Arc::new(FewBits { data: kept.placed(&p.weights.data), ..(*p.weights).clone() });
-    }
-    Ok(Box::new(FewBitsStep { isa: task.isa, rows, task: own, rounded: Mutex::new(vec![0.0; held]) }))
+    let coded = match (PackedBits::blocks(isa, w), task.kept()) {
+        (Some(blocks), kept) => Coded::Panels(PackedBits::new(isa, w, blocks, kept)),
+        (None, Some(kept)) => Coded::Stored(Arc::new(FewBits { data: kept.placed(&w.data), ..(**w).clone() })),
+        (None, None) => Coded::Stored(w.clone()),
+    };
+    let fixed = if let Coded::Panels(panels) = &coded { panels.fixed(rows) } else { 0 };
+    let held = Mutex::new((vec![0.0; if p.rounded { rows * p.product.k } else { 0 }], vec![0; fixed]));
+    Ok(Box::new(FewBitsStep { isa, rows, product: p.product.clone(), coded, rounded: p.rounded, held }))
 }
 
 impl Prepared for FewBitsStep {
     fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
-        let (t, w, isa) = (&self.task.product, &*self.task.weights, self.isa);
+        let (t, isa) = (&self.product, self.isa);
         let residual = t.residual.then(|| srcs[srcs.len() - 1]);
-        let mut held = self.rounded.lock().unwrap_or_else(PoisonError::into_inner);
-        let a = if self.task.rounded {
-            rounded_to_bytes(isa, srcs[0], &mut held);
-            &held[..]
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rounded, fixed) = &mut *held;
+        let a = if self.rounded {
+            rounded_to_bytes(isa, srcs[0], rounded);
+            &rounded[..]
         } else {
             srcs[0]
         };
-        if self.rows <= gemv::MAX_M && w.streams(isa) {
-            few_rows(pool, isa, self.rows, a, w, (t.alpha, t.bias.as_deref(), residual), t.act, dsts[0]);
-            return;
+        let after = After { alpha: t.alpha, bias: t.bias.as_deref(), residual, act: t.act };
+        match &self.coded {
+            Coded::Panels(panels) => panels.product(pool, self.rows, a, fixed, after, dsts[0]),
+            Coded::Stored(w) if self.rows <= gemv::MAX_M && w.streams(isa) => {
+                few_rows(pool, isa, self.rows, a, w, after, dsts[0]);
+            }
+            Coded::Stored(w) => {
+                let bias = t.bias.as_deref().map_or(Bias::None, Bias::Col);
+                let fin = Finish { alpha: t.alpha, bias, residual, act: t.act };
+                let shape = GemmShape { batch: 1, m: self.rows, k: t.k, n: t.n };
+                gemm(pool, isa, shape, Mat::rows(a, self.rows, t.k), Rhs::Bits(w), fin, dsts[0]);
+            }
         }
-        let bias = t.bias.as_deref().map_or(Bias::None, Bias::Col);
-        let fin = Finish { alpha: t.alpha, bias, residual, act: t.act };
-        let shape = GemmShape { batch: 1, m: self.rows, k: t.k, n: t.n };
-        gemm(pool, isa, shape, Mat::rows(a, self.rows, t.k), Rhs::Bits(w), fin, dsts[0]);
+    }
+    fn detail(&self) -> String {
+        match &self.coded {
+            Coded::Panels(_) => "panels of codes, fixed point".into(),
+            Coded::Stored(_) => String::new(),
+        }
+    }
+    fn packed_bytes(&self) -> usize {
+        if let Coded::Panels(panels) = &self.coded { panels.bytes() } else { 0 }
     }
 }

@@ -3,9 +3,9 @@
 use super::{Isa, Simd, SimdOp};
 use std::arch::x86_64::*;
 
-/// Proof that this CPU has avx, avx2, fma, avx512f, avx512bw, avx512dq, avx512vl.
+/// Proof that this CPU has avx, avx2, fma, avx512f, avx512bw, avx512dq, avx512vl, and with `BYTES` avx512vnni too.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
+pub struct Avx512<const BYTES: bool = false>(());
 
 impl Avx512 {
     /// The token, where the CPU has the instructions.
@@ -18,6 +18,13 @@ impl Avx512 {
             && is_x86_feature_detected!("fma");
         found.then_some(Avx512(()))
     }
+
+    /// The token with the instruction that multiplies bytes.
+    #[inline(always)]
+    pub fn with_bytes() -> Option<Avx512<true>> {
+        let found = Avx512::new().is_some() && is_x86_feature_detected!("avx512vnni");
+        found.then_some(Avx512(()))
+    }
 }
 
 /// # Safety
@@ -27,9 +34,16 @@ unsafe fn run<O: SimdOp>(s: Avx512, op: O) -> O::Out {
     op.call(s)
 }
 
+/// # Safety
+/// Likewise.
+#[target_feature(enable = "avx,avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn run_bytes<O: SimdOp>(s: Avx512<true>, op: O) -> O::Out {
+    op.call(s)
+}
+
 // SAFETY of every block below: the token `self` exists only where detection found the features, and the pointer
 // forms pass on the promise of their own caller.
-impl Simd for Avx512 {
+impl<const BYTES: bool> Simd for Avx512<BYTES> {
     const LANES: usize = 16;
     const MR: usize = 14;
     const MR_ONE: usize = 8;
@@ -42,7 +56,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn vectorize<O: SimdOp>(self, op: O) -> O::Out {
         // SAFETY: the token proves the features.
-        unsafe { run(self, op) }
+        unsafe { if BYTES { run_bytes(Avx512(()), op) } else { run(Avx512(()), op) } }
     }
     #[inline(always)]
     unsafe fn load_ptr(self, p: *const f32) -> __m512 {
@@ -189,6 +203,14 @@ impl Simd for Avx512 {
     fn shr_int<const N: i32>(self, a: __m512i) -> __m512i {
         // SAFETY: the token proves the features.
         unsafe { _mm512_srav_epi32(a, _mm512_set1_epi32(N)) }
+    }
+    #[inline(always)]
+    fn dot_bytes(self, sum: __m512i, codes: __m512i, digits: __m512i) -> __m512i {
+        if BYTES {
+            // SAFETY: the token proves the features.
+            return unsafe { _mm512_dpbusd_epi32(sum, codes, digits) };
+        }
+        super::dot_byte_by_byte(self, sum, codes, digits)
     }
     #[inline(always)]
     unsafe fn load_n_ptr(self, p: *const f32, n: usize) -> __m512 {

@@ -14,6 +14,7 @@ pub mod avx512;
 pub mod codes;
 pub mod denormals;
 pub mod depthwise;
+pub mod digits;
 pub mod math;
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
@@ -181,6 +182,28 @@ pub fn dispatch<O: SimdOp>(isa: Isa, op: O) -> O::Out {
     // A wider instruction set that this CPU lacks: the block width is part of data layouts, so it must be kept.
     assert!(isa.lanes() == 8, "{isa} is not available on this CPU");
     portable::Portable::<8>.vectorize(op)
+}
+
+/// Whether `isa` on this CPU multiplies bytes and adds four products to an `i32` in one instruction: [`Simd::dot_bytes`] is worth its
+/// while then.
+pub fn multiplies_bytes(isa: Isa) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512::Avx512::with_bytes().is_some(),
+        _ => false,
+    }
+}
+
+/// [`dispatch`] for work that multiplies bytes, with the instruction for it where there is one.
+#[inline]
+pub fn dispatch_bytes<O: SimdOp>(isa: Isa, op: O) -> O::Out {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512
+        && let Some(s) = avx512::Avx512::with_bytes()
+    {
+        return s.vectorize(op);
+    }
+    dispatch(isa, op)
 }
 
 /// The lanes of one instruction set. Values of implementing types exist only where the CPU has the instructions.
@@ -353,6 +376,26 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn shl_int<const N: i32>(self, a: Self::I) -> Self::I;
     /// Arithmetic `a >> N`
     fn shr_int<const N: i32>(self, a: Self::I) -> Self::I;
+    /// In each lane `sum + Σ codes[i] · digits[i]` over four bytes, those of `codes` without sign, those of `digits` with theirs; wrapping.
+    #[inline(always)]
+    fn dot_bytes(self, sum: Self::I, codes: Self::I, digits: Self::I) -> Self::I {
+        dot_byte_by_byte(self, sum, codes, digits)
+    }
+}
+
+/// [`Simd::dot_bytes`] by what every instruction set has. The sums of four products are integers below 2^24: exact.
+#[inline(always)]
+fn dot_byte_by_byte<S: Simd>(s: S, sum: S::I, codes: S::I, digits: S::I) -> S::I {
+    let low = s.splat_int(255);
+    let code = |v| s.to_float(s.and_int(v, low));
+    // Spelled out: shifts are by constants.
+    let mut four = s.mul(code(s.shr_int::<24>(codes)), s.to_float(s.shr_int::<24>(digits)));
+    let digit = s.to_float(s.shr_int::<24>(s.shl_int::<8>(digits)));
+    four = s.fma(code(s.shr_int::<16>(codes)), digit, four);
+    let digit = s.to_float(s.shr_int::<24>(s.shl_int::<16>(digits)));
+    four = s.fma(code(s.shr_int::<8>(codes)), digit, four);
+    let digit = s.to_float(s.shr_int::<24>(s.shl_int::<24>(digits)));
+    s.add_int(sum, s.to_int(s.fma(code(codes), digit, four)))
 }
 
 #[cfg(test)]

@@ -56,6 +56,27 @@ impl SimdOp for Ops {
         same("nan min", s.min(z, s.splat(f32::NAN)), &|_| f32::NAN);
         same("splat", s.splat(4.25), &|_| 4.25);
         same("fma", s.fma(z, z, z), &|i| zs[i] * zs[i] + zs[i]);
+        // Bytes of all values, the extreme ones together too.
+        let words = |seed: u32| -> Vec<i32> {
+            (0..l as u32)
+                .map(|i| {
+                    if i < 2 {
+                        [-1, i32::MIN][(i ^ seed) as usize & 1]
+                    } else {
+                        ((i + 7) * seed).wrapping_mul(2_654_435_761) as i32
+                    }
+                })
+                .collect()
+        };
+        for seeds in [(0, 1), (1, 0), (0, 0), (1, 1), (3, 5), (11, 4)] {
+            let (codes, digits) = (words(seeds.0), words(seeds.1));
+            let want = |i: usize| {
+                let (c, d) = (codes[i].to_le_bytes(), digits[i].to_le_bytes());
+                100 - (0..4).map(|j| i32::from(c[j]) * i32::from(d[j] as i8)).sum::<i32>()
+            };
+            let got = s.dot_bytes(s.splat_int(0), s.load_int(&codes), s.load_int(&digits));
+            same("dot_bytes", s.to_float(s.sub_int(s.splat_int(100), got)), &|i| want(i) as f32);
+        }
         let int = s.to_int(z);
         same("int", s.to_float(s.add_int(int, s.splat_int(5))), &|i| zs[i] + 5.0);
         same("sub int", s.to_float(s.sub_int(int, s.splat_int(5))), &|i| zs[i] - 5.0);

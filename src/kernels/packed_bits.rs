@@ -1,0 +1,167 @@
+//! Products with weights of four or eight bits where bytes can be multiplied: codes in panels, vectors in fixed point
+//! ([`crate::simd::digits`]).
+
+use super::few_bits::{After, FewBits};
+use super::kept::Kept;
+use crate::engine::pool::{Grid, Pool};
+use crate::onnx::map;
+use crate::simd::digits::{Blocks, fix, products};
+use crate::simd::{Isa, multiplies_bytes};
+use crate::tensor::Pages;
+use foldhash::fast::FixedState;
+use std::hash::BuildHasher;
+
+/// A matrix of codes in panels.
+#[derive(Debug)]
+pub struct PackedBits {
+    isa: Isa,
+    k: usize,
+    n: usize,
+    blocks: Blocks,
+    /// `[panel][line][2 · LANES]`, at the end perhaps of one vector; each word as the bits of an `f32`.
+    panels: Pages,
+}
+
+/// Bytes of panels that a task multiplies at least.
+const PART: usize = 128 << 10;
+/// Rows that a task takes: in fixed point they stay in the second-level cache while panel after panel passes.
+const ROWS: usize = 64;
+
+impl PackedBits {
+    /// How a matrix lies in panels, if it can and if that is worth its while on this CPU.
+    pub fn blocks(isa: Isa, w: &FewBits) -> Option<Blocks> {
+        (multiplies_bytes(isa) && w.fits()).then(|| laid(w)).flatten()
+    }
+
+    /// Packs it, or finds it where packed weights are kept. The blocks are what [`PackedBits::blocks`] gave.
+    pub fn new(isa: Isa, w: &FewBits, blocks: Blocks, kept: Option<&Kept>) -> PackedBits {
+        let l = isa.lanes();
+        let len = w.n.next_multiple_of(l) * blocks.panel();
+        let bytes = w.data.bytes().unwrap_or_default();
+        let pack = || {
+            let panels = panels(l, w, &blocks, bytes, len);
+            map::release(bytes);
+            panels
+        };
+        let panels = match kept.zip(map::identity(&w.data).filter(|_| w.data.is_file_backed())) {
+            Some((kept, of)) => {
+                let factors = FixedState::default().hash_one((w.scales.bytes(), w.zeros.bytes()));
+                kept.pages(of, ("few bits", isa, blocks, w.by_column, w.signed, w.n, factors), len, pack)
+            }
+            None => pack(),
+        };
+        PackedBits { isa, k: w.k, n: w.n, blocks, panels }
+    }
+
+    /// Bytes of it.
+    pub fn bytes(&self) -> usize {
+        self.panels.bytes().len()
+    }
+
+    /// Words of `m` rows in fixed point.
+    pub fn fixed(&self, m: usize) -> usize {
+        m * self.blocks.fixed()
+    }
+
+    /// `dst[m][n] = act(alpha · x[m][k] · W + bias[n] + residual)`; `fixed` is room for the rows in fixed point.
+    ///
+    /// Panics on lengths that do not fit.
+    pub fn product(&self, pool: &Pool, m: usize, x: &[f32], fixed: &mut [i32], after: After<'_>, dst: &mut [f32]) {
+        let PackedBits { isa, k, n, blocks, ref panels } = *self;
+        assert!(x.len() == m * k && dst.len() == m * n && fixed.len() == self.fixed(m), "few bits {m}x{k}x{n}");
+        if dst.is_empty() {
+            return;
+        }
+        let row = blocks.fixed();
+        pool.for_chunks(fixed, row, |i, to, _| fix(isa, &blocks, &x[i * k..][..k], to));
+        let fixed = &*fixed;
+        let (nr, lines) = (isa.nr(), blocks.panel());
+        let most = if pool.threads() == 1 { 1 } else { 8 * pool.threads() };
+        let parts = (4 * panels.len() * m.min(16) / PART).clamp(1, most);
+        let step = n.div_ceil(parts).next_multiple_of(nr);
+        let grid = Grid { outer: 1, a: 1, b: m, len: n, a_tile: 1, b_tile: m.min(ROWS), len_tile: step };
+        pool.for_tiles(dst, grid, |mut tile, _| {
+            let (n0, b0, wide) = (tile.c0, tile.b0, tile.seg_len());
+            // Each panel for all rows, unless there is one.
+            let at_once = if tile.b_len() == 1 { wide } else { nr };
+            for c in (0..wide).step_by(at_once) {
+                let here = at_once.min(wide - c);
+                let codes = &panels[(n0 + c) * lines..][..here.next_multiple_of(isa.lanes()) * lines];
+                for i in 0..tile.b_len() {
+                    let y = &mut tile.seg(0, i)[c..c + here];
+                    products(isa, &blocks, codes, &fixed[(b0 + i) * row..][..row], y);
+                    after.apply(isa, (b0 + i) * n + n0 + c, n0 + c, y);
+                }
+            }
+        });
+    }
+}
+
+/// The blocks of a matrix, if they can be laid in lines.
+pub(super) fn laid(w: &FewBits) -> Option<Blocks> {
+    let in_word = 32 / w.bits;
+    let codes = w.block.min(w.k);
+    // A block starts with a word, in the file too.
+    let whole = w.blocks() == 1 || (w.block.is_multiple_of(in_word) && w.by_column);
+    // Codes with a sign are moved to those without.
+    let moved = if w.signed { 128.0 } else { 0.0 };
+    let zero = match w.zeros[..] {
+        [zero] if zero.fract() == 0.0 && zero.abs() <= 256.0 => Some((zero + moved) as i32),
+        _ => None,
+    };
+    let blocks = Blocks { bits: w.bits, count: w.blocks(), codes, zero };
+    (whole && w.k > 0 && blocks.fit()).then_some(blocks)
+}
+
+/// Lines of codes, scales and zeros.
+fn panels(l: usize, w: &FewBits, blocks: &Blocks, bytes: &[u8], len: usize) -> Pages {
+    let mut to = Pages::part(len);
+    let moved = if w.signed { 0x8080_8080u32 } else { 0 };
+    let mut rest = &mut to[..];
+    for first in (0..w.n).step_by(2 * l) {
+        let wide = (w.n - first).next_multiple_of(l).min(2 * l);
+        let columns = first..(first + wide).min(w.n);
+        let (panel, others) = rest.split_at_mut(blocks.panel() * wide);
+        rest = others;
+        for (b, block) in panel.chunks_exact_mut(blocks.block() * wide).enumerate() {
+            let (codes, factors) = block.split_at_mut(blocks.lines() * wide);
+            let k0 = b * w.block;
+            if w.by_column {
+                // Words as the file has them; at its end perhaps fewer bytes than a word.
+                let mut from = [(&[][..], [0u8; 4]); 32];
+                for (from, col) in from.iter_mut().zip(columns.clone()) {
+                    let at = col * w.row_bytes + k0 * w.bits / 8;
+                    let here = &bytes[at..(at + 4 * blocks.lines()).min((col + 1) * w.row_bytes)];
+                    let (words, rest) = here.as_chunks::<4>();
+                    from.0 = words;
+                    from.1[..rest.len()].copy_from_slice(rest);
+                }
+                for (line, to) in codes.chunks_exact_mut(wide).enumerate() {
+                    for (to, (words, last)) in to.iter_mut().zip(&from[..columns.len()]) {
+                        *to = f32::from_bits(u32::from_le_bytes(*words.get(line).unwrap_or(last)) ^ moved);
+                    }
+                }
+            } else {
+                for (line, to) in codes.chunks_exact_mut(wide).enumerate() {
+                    let row = |j: usize| {
+                        let r = k0 + 4 * line + j;
+                        if r < w.k { &bytes[r * w.row_bytes..][columns.clone()] } else { &[] }
+                    };
+                    let rows = [row(0), row(1), row(2), row(3)];
+                    for (c, to) in to[..columns.len()].iter_mut().enumerate() {
+                        let word = rows.map(|r| r.get(c).copied().unwrap_or(0));
+                        *to = f32::from_bits(u32::from_le_bytes(word) ^ moved);
+                    }
+                }
+            }
+            for (c, col) in columns.clone().enumerate() {
+                let (scale, zero) = w.scale(col, b);
+                factors[c] = scale;
+                if blocks.zero.is_none() {
+                    factors[wide + c] = zero + if w.signed { 128.0 } else { 0.0 };
+                }
+            }
+        }
+    }
+    to
+}
