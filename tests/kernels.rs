@@ -598,6 +598,24 @@ fn fused_models() -> Vec<Model> {
         d.node("Reshape", &["n", "back"], &["m"], &[]).node("HardSwish", &["m"], &["y"], &[]);
         all.push(d.done(&["y"]));
     }
+    // A factor for each column after a product, before or after its bias, with a residual sum; and factors of one.
+    for (bias, turned, rows) in [(true, false, 9), (false, false, 1), (true, true, 33)] {
+        let mut d = Draft::new(&format!("layer scale, bias {bias}, turned {turned}, {rows} rows"));
+        d.input("x", f(&[2, rows, 40], 1)).input("r", f(&[2, rows, 24], 2)).constant("one", scalar(1.0));
+        d.constant("b", f(&[24], 4)).constant("g", f(&[1, 1, 24], 5)).constant("h", f(&[24], 6));
+        if turned {
+            d.constant("wt", f(&[24, 40], 3)).node("Transpose", &["wt"], &["w"], &[("perm", Attr::Ints(vec![1, 0]))]);
+        } else {
+            d.constant("w", f(&[40, 24], 3));
+        }
+        d.node("MatMul", &["x", "w"], &["p"], &[]).node("Mul", &["h", "p"], &["q"], &[]);
+        d.node("Mul", &["q", "one"], &["o"], &[]);
+        if bias {
+            d.node("Add", &["b", "o"], &["a"], &[]);
+        }
+        d.node("Mul", &[if bias { "a" } else { "o" }, "g"], &["s"], &[]).node("Add", &["r", "s"], &["y"], &[]);
+        all.push(d.done(&["y"]));
+    }
     // Softmax and reductions over axes that are not the last, and rows of all channels scaled at once.
     let mut d = Draft::new("axes inside");
     d.input("x", f(&[2, 9, 20], 1)).input("m", f(&[5, 20], 2));

@@ -352,7 +352,7 @@ fn mixed(sum: u64, word: u64) -> u64 {
 }
 
 /// In several sums side by side: one multiplication waits for the one before.
-fn summed(bytes: &[u8]) -> u64 {
+pub(super) fn summed(bytes: &[u8]) -> u64 {
     const SIDE: usize = 8;
     let mut sums = [bytes.len() as u64; SIDE];
     let (words, rest) = bytes.as_chunks::<8>();

@@ -2,14 +2,12 @@
 //! ([`crate::simd::digits`]).
 
 use super::few_bits::{After, FewBits};
-use super::kept::Kept;
+use super::kept::{Kept, summed};
 use crate::engine::pool::{Grid, Pool};
 use crate::onnx::map;
 use crate::simd::digits::{Blocks, fix, products};
 use crate::simd::{Isa, multiplies_bytes};
 use crate::tensor::Pages;
-use foldhash::fast::FixedState;
-use std::hash::BuildHasher;
 
 /// A matrix of codes in panels.
 #[derive(Debug)]
@@ -45,7 +43,7 @@ impl PackedBits {
         };
         let panels = match kept.zip(map::identity(&w.data).filter(|_| w.data.is_file_backed())) {
             Some((kept, of)) => {
-                let factors = FixedState::default().hash_one((w.scales.bytes(), w.zeros.bytes()));
+                let factors = (summed(w.scales.bytes()), summed(w.zeros.bytes()));
                 kept.pages(of, ("few bits", isa, blocks, w.by_column, w.signed, w.n, factors), len, pack)
             }
             None => pack(),

@@ -33,7 +33,7 @@ fn scaled(weights: &Tensor, scale: Option<&[f32]>) -> Option<Tensor> {
 }
 
 /// Weights made of others when they are packed, by a change that `how` tells completely; `None` if they are not `f32`.
-fn derived(
+pub(super) fn derived(
     weights: &Tensor,
     dims: &[usize],
     how: impl Hash,

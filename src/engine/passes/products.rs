@@ -1,6 +1,7 @@
 //! Matrix products with what follows them: a row of biases, a factor, a residual sum, an activation.
 
 use super::super::meaning as read;
+use super::convolutions::derived;
 use super::{Item, Walk, Work};
 use crate::ir::{Node, NodeId, ValueId};
 use crate::kernels::few_bits::FewBits;
@@ -201,7 +202,7 @@ impl Walk<'_> {
             let (seen, views) = self.past_views(out);
             let Some(next) = self.sole_reader(seen) else { break };
             let follower = self.graph.node(next);
-            if let Some(after) = self.columns_scaled(&mut task, follower, next, seen) {
+            if let Some(after) = self.columns_scaled(&mut task, (next, follower), seen) {
                 covers.extend(views);
                 covers.push(next);
                 out = after;
@@ -251,33 +252,42 @@ impl Walk<'_> {
         Some(self.finish(Kind::MatMul(task), covers, srcs, out))
     }
 
-    /// A BatchNormalization `next` over the columns of a product `seen` with constant weights: goes into them and the bias. Gives its result.
+    /// What scales (and shifts) the columns of a product `seen` with constant weights goes into them and the bias: BatchNormalization, or a
+    /// factor for each column, as the layer scale of CaiT (Touvron et al. 2021, equation 4). Gives the result of that node.
     fn columns_scaled(
         &self,
         task: &mut crate::kernels::MatMul,
-        follower: &Node,
-        next: NodeId,
+        (next, follower): (NodeId, &Node),
         seen: ValueId,
     ) -> Option<ValueId> {
-        (follower.op_type == "BatchNormalization" && follower.inputs.first() == Some(&Some(seen))).then_some(())?;
-        let dims = self.dims(seen)?;
-        (dims.len() == 2 && dims[1] == task.n && task.n > 0).then_some(())?;
+        let (dims, n) = (self.dims(seen)?, task.n);
+        (dims.last() == Some(&n) && n > 0).then_some(())?;
         let after = self.output(next).filter(|v| self.dims(*v).as_ref() == Some(&dims))?;
-        let (scale, shift) = self.batch_norm(follower)?;
-        let n = task.n;
-        (scale.len() == n && shift.len() == n).then_some(())?;
-        let weights = task.b.as_ref()?;
-        let mut values = weights.view::<f32>().ok()?.into_owned();
-        if task.trans_b {
-            values.chunks_mut(task.k.max(1)).zip(&scale).for_each(|(row, s)| row.iter_mut().for_each(|w| *w *= s));
+        let (scale, shift) = if follower.op_type == "BatchNormalization" {
+            (follower.inputs.first() == Some(&Some(seen)) && dims.len() == 2).then_some(())?;
+            self.batch_norm(follower)?
         } else {
-            values.chunks_mut(n).for_each(|row| row.iter_mut().zip(&scale).for_each(|(w, s)| *w *= s));
+            let factors = self.other(follower, seen).filter(|c| self.is_static(*c))?;
+            (read::binary(follower)? == BinaryOp::Mul && self.scalar(factors).is_none()).then_some(())?;
+            (self.row_vector(factors, n)?, vec![0.0; n])
+        };
+        (scale.len() == n && shift.len() == n).then_some(())?;
+        let (weights, by_row) = (task.b.as_ref()?, task.trans_b);
+        let (k, bits) = (task.k.max(1), scale.iter().map(|s| s.to_bits()).collect::<Vec<u32>>());
+        let factors = scale.clone();
+        task.b = Some(derived(weights, weights.dims(), ("columns scaled", by_row, bits), move |mut values| {
+            if by_row {
+                values.chunks_mut(k).zip(&factors).for_each(|(row, s)| row.iter_mut().for_each(|w| *w *= s));
+            } else {
+                values.chunks_mut(n).for_each(|row| row.iter_mut().zip(&factors).for_each(|(w, s)| *w *= s));
+            }
+            values
+        })?);
+        if task.bias.is_some() || shift.iter().any(|s| *s != 0.0) {
+            let mut bias = task.bias.take().unwrap_or_else(|| vec![0.0; n]);
+            bias.iter_mut().zip(scale.iter().zip(&shift)).for_each(|(b, (s, t))| *b = *b * s + t);
+            task.bias = Some(bias);
         }
-        let dims = weights.dims().to_vec();
-        task.b = Some(Tensor::from_vec(values, &dims).ok()?);
-        let mut bias = task.bias.take().unwrap_or_else(|| vec![0.0; n]);
-        bias.iter_mut().zip(scale.iter().zip(&shift)).for_each(|(b, (s, t))| *b = *b * s + t);
-        task.bias = Some(bias);
         Some(after)
     }
 

@@ -210,7 +210,11 @@ impl Walk<'_> {
                 let parts = joined(&how(&Strided::plain(&from))?.axes.concat());
                 parts.is_empty() || parts == [(from.iter().product(), 1)]
             }
-            _ => false,
+            // A factor 1, as `addcmul` is exported with.
+            _ => {
+                let one = self.other(node, x).filter(|c| self.is_static(*c)).and_then(|c| self.scalar(c));
+                read::binary(node) == Some(BinaryOp::Mul) && one == Some(1.0) && from == to
+            }
         };
         plain.then_some(x)
     }
