@@ -5,7 +5,7 @@ use super::few_bits::{After, FewBits};
 use super::kept::{Kept, summed};
 use crate::engine::pool::{Grid, Pool};
 use crate::onnx::map;
-use crate::simd::digits::{Blocks, fix, products};
+use crate::simd::digits::{Blocks, fix, products, products_of_two};
 use crate::simd::{Isa, multiplies_bytes};
 use crate::tensor::Pages;
 
@@ -80,15 +80,31 @@ impl PackedBits {
         let grid = Grid { outer: 1, a: 1, b: m, len: n, a_tile: 1, b_tile: m.min(ROWS), len_tile: step };
         pool.for_tiles(dst, grid, |mut tile, _| {
             let (n0, b0, wide) = (tile.c0, tile.b0, tile.seg_len());
-            // Each panel for all rows, unless there is one.
-            let at_once = if tile.b_len() == 1 { wide } else { nr };
-            for c in (0..wide).step_by(at_once) {
-                let here = at_once.min(wide - c);
+            let row = |i: usize| &fixed[(b0 + i) * row..][..row];
+            if tile.b_len() == 1 {
+                let y = tile.seg(0, 0);
+                products(isa, &blocks, &panels[n0 * lines..], row(0), y);
+                return after.apply(isa, b0 * n + n0, n0, y);
+            }
+            // Each panel for all rows.
+            for c in (0..wide).step_by(nr) {
+                let here = nr.min(wide - c);
                 let codes = &panels[(n0 + c) * lines..][..here.next_multiple_of(isa.lanes()) * lines];
-                for i in 0..tile.b_len() {
-                    let y = &mut tile.seg(0, i)[c..c + here];
-                    products(isa, &blocks, codes, &fixed[(b0 + i) * row..][..row], y);
-                    after.apply(isa, (b0 + i) * n + n0 + c, n0 + c, y);
+                for i in (0..tile.b_len()).step_by(2) {
+                    let mut sums = [[0.0f32; 32]; 2];
+                    let [a, b] = &mut sums;
+                    let (a, b) = (&mut a[..here], &mut b[..here]);
+                    let both = i + 1 < tile.b_len();
+                    if both {
+                        products_of_two(isa, &blocks, codes, [row(i), row(i + 1)], [a, b]);
+                    } else {
+                        products(isa, &blocks, codes, row(i), a);
+                    }
+                    for (j, sums) in sums.iter().enumerate().take(1 + usize::from(both)) {
+                        let y = &mut tile.seg(0, i + j)[c..c + here];
+                        y.copy_from_slice(&sums[..here]);
+                        after.apply(isa, (b0 + i + j) * n + n0 + c, n0 + c, y);
+                    }
                 }
             }
         });

@@ -180,14 +180,53 @@ impl SimdOp for Products<'_> {
                 && !second.is_empty()
             {
                 // SAFETY: a panel and a vector have the lines and words that their blocks say, as checked above.
-                let sums = unsafe { panel::<S, 2>(s, blocks, words.as_ptr(), fixed.as_ptr()) };
+                let [sums] = unsafe { panel::<S, 2, 1>(s, blocks, words.as_ptr(), [fixed.as_ptr()]) };
                 s.store(first, sums[0]);
                 s.store_tail(second, sums[1]);
             } else {
                 // SAFETY: likewise, of one vector of columns.
-                let sums = unsafe { panel::<S, 1>(s, blocks, words.as_ptr(), fixed.as_ptr()) };
+                let [sums] = unsafe { panel::<S, 1, 1>(s, blocks, words.as_ptr(), [fixed.as_ptr()]) };
                 s.store_tail(y, sums[0]);
             }
+        }
+    }
+}
+
+/// `y[row][c]` likewise for two vectors and one panel, whose codes are read and taken apart once for both. Panics when an extent does not
+/// fit its slice, or there are more columns than a panel has.
+pub fn products_of_two(isa: Isa, blocks: &Blocks, panel: &[f32], fixed: [&[i32]; 2], y: [&mut [f32]; 2]) {
+    dispatch_bytes(isa, OfTwo { blocks, panel, fixed, y });
+}
+
+struct OfTwo<'a> {
+    blocks: &'a Blocks,
+    panel: &'a [f32],
+    fixed: [&'a [i32]; 2],
+    y: [&'a mut [f32]; 2],
+}
+
+impl SimdOp for OfTwo<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let OfTwo { blocks, panel: words, fixed, y: [a, b] } = self;
+        let (l, wide) = (S::LANES, a.len());
+        assert!(blocks.fit() && fixed.iter().all(|f| f.len() == blocks.fixed()), "a vector of another length");
+        assert!(b.len() == wide && (1..=2 * l).contains(&wide), "{wide} columns of a panel");
+        assert!(wide.next_multiple_of(l) * blocks.panel() <= words.len(), "columns outside their panel");
+        let fixed = fixed.map(<[i32]>::as_ptr);
+        if wide > l {
+            // SAFETY: a panel and vectors have the lines and words that their blocks say, as checked above.
+            let sums = unsafe { panel::<S, 2, 2>(s, blocks, words.as_ptr(), fixed) };
+            s.store(a, sums[0][0]);
+            s.store_tail(&mut a[l..], sums[0][1]);
+            s.store(b, sums[1][0]);
+            s.store_tail(&mut b[l..], sums[1][1]);
+        } else {
+            // SAFETY: likewise, of one vector of columns.
+            let sums = unsafe { panel::<S, 1, 2>(s, blocks, words.as_ptr(), fixed) };
+            s.store_tail(a, sums[0][0]);
+            s.store_tail(b, sums[1][0]);
         }
     }
 }
@@ -197,76 +236,90 @@ impl SimdOp for Products<'_> {
 /// # Safety
 /// As [`sums`].
 #[inline(always)]
-unsafe fn panel<S: Simd, const W: usize>(s: S, blocks: &Blocks, words: *const f32, fixed: *const i32) -> [S::F; W] {
+unsafe fn panel<S: Simd, const W: usize, const R: usize>(
+    s: S,
+    blocks: &Blocks,
+    words: *const f32,
+    fixed: [*const i32; R],
+) -> [[S::F; W]; R] {
     // SAFETY: as the caller vouches.
     unsafe {
         match (blocks.bits, blocks.zero.is_some(), blocks.lines()) {
-            (4, true, 4) => sums::<S, W, 4, true, 4>(s, blocks, words, fixed),
-            (4, true, _) => sums::<S, W, 4, true, 0>(s, blocks, words, fixed),
-            (4, false, 4) => sums::<S, W, 4, false, 4>(s, blocks, words, fixed),
-            (4, false, _) => sums::<S, W, 4, false, 0>(s, blocks, words, fixed),
-            (_, true, 8) => sums::<S, W, 8, true, 8>(s, blocks, words, fixed),
-            (_, true, _) => sums::<S, W, 8, true, 0>(s, blocks, words, fixed),
-            (_, false, _) => sums::<S, W, 8, false, 0>(s, blocks, words, fixed),
+            (4, true, 4) => sums::<S, W, R, 4, true, 4>(s, blocks, words, fixed),
+            (4, true, _) => sums::<S, W, R, 4, true, 0>(s, blocks, words, fixed),
+            (4, false, 4) => sums::<S, W, R, 4, false, 4>(s, blocks, words, fixed),
+            (4, false, _) => sums::<S, W, R, 4, false, 0>(s, blocks, words, fixed),
+            (_, true, 8) => sums::<S, W, R, 8, true, 8>(s, blocks, words, fixed),
+            (_, true, _) => sums::<S, W, R, 8, true, 0>(s, blocks, words, fixed),
+            (_, false, _) => sums::<S, W, R, 8, false, 0>(s, blocks, words, fixed),
         }
     }
 }
 
-/// One panel of `W` vectors of columns; `LINES` of codes in a block unless that is 0.
+/// One panel of `W` vectors of columns times `R` vectors; `LINES` of codes in a block unless that is 0.
 ///
 /// # Safety
-/// `W` times [`Blocks::panel`] lines are readable from `words`, [`Blocks::fixed`] words from `fixed`.
+/// `W` times [`Blocks::panel`] lines are readable from `words`, [`Blocks::fixed`] words from each of `fixed`.
 #[inline(always)]
-unsafe fn sums<S: Simd, const W: usize, const BITS: usize, const ONE_ZERO: bool, const LINES: usize>(
+unsafe fn sums<S: Simd, const W: usize, const R: usize, const BITS: usize, const ONE_ZERO: bool, const LINES: usize>(
     s: S,
     blocks: &Blocks,
     mut words: *const f32,
-    mut fixed: *const i32,
-) -> [S::F; W] {
+    mut fixed: [*const i32; R],
+) -> [[S::F; W]; R] {
     let (l, lines) = (S::LANES, if LINES > 0 { LINES } else { blocks.lines() });
     let low = s.splat_int(0x0f0f_0f0f);
-    let mut total = [s.splat(0.0); W];
+    let mut total = [[s.splat(0.0); W]; R];
     for _ in 0..blocks.count {
         // SAFETY: block by block and line by line over what the caller vouches for.
         unsafe {
             let head = fixed;
-            fixed = fixed.add(HEAD);
-            let mut first = [s.splat_int(*head.add(2)); W];
-            let mut second = [s.splat_int(*head.add(3)); W];
-            let mut third = [s.splat_int(*head.add(4)); W];
+            let (mut first, mut second, mut third) = ([[low; W]; R], [[low; W]; R], [[low; W]; R]);
+            for r in 0..R {
+                first[r] = [s.splat_int(*head[r].add(2)); W];
+                second[r] = [s.splat_int(*head[r].add(3)); W];
+                third[r] = [s.splat_int(*head[r].add(4)); W];
+                fixed[r] = head[r].add(HEAD);
+            }
             for _ in 0..lines {
-                if BITS == 4 {
-                    for j in 0..W {
-                        let v = s.to_bits(s.load_ptr(words.add(j * l)));
+                for j in 0..W {
+                    let v = s.to_bits(s.load_ptr(words.add(j * l)));
+                    if BITS == 4 {
                         let (even, odd) = (s.and_int(v, low), s.and_int(s.shr_int::<4>(v), low));
-                        first[j] = s.dot_bytes(first[j], even, s.splat_int(*fixed));
-                        second[j] = s.dot_bytes(second[j], even, s.splat_int(*fixed.add(2)));
-                        third[j] = s.dot_bytes(third[j], even, s.splat_int(*fixed.add(4)));
-                        first[j] = s.dot_bytes(first[j], odd, s.splat_int(*fixed.add(1)));
-                        second[j] = s.dot_bytes(second[j], odd, s.splat_int(*fixed.add(3)));
-                        third[j] = s.dot_bytes(third[j], odd, s.splat_int(*fixed.add(5)));
+                        for r in 0..R {
+                            let x = fixed[r];
+                            first[r][j] = s.dot_bytes(first[r][j], even, s.splat_int(*x));
+                            second[r][j] = s.dot_bytes(second[r][j], even, s.splat_int(*x.add(2)));
+                            third[r][j] = s.dot_bytes(third[r][j], even, s.splat_int(*x.add(4)));
+                            first[r][j] = s.dot_bytes(first[r][j], odd, s.splat_int(*x.add(1)));
+                            second[r][j] = s.dot_bytes(second[r][j], odd, s.splat_int(*x.add(3)));
+                            third[r][j] = s.dot_bytes(third[r][j], odd, s.splat_int(*x.add(5)));
+                        }
+                    } else {
+                        for r in 0..R {
+                            let x = fixed[r];
+                            first[r][j] = s.dot_bytes(first[r][j], v, s.splat_int(*x));
+                            second[r][j] = s.dot_bytes(second[r][j], v, s.splat_int(*x.add(1)));
+                            third[r][j] = s.dot_bytes(third[r][j], v, s.splat_int(*x.add(2)));
+                        }
                     }
-                    fixed = fixed.add(2 * DIGITS);
-                } else {
-                    for j in 0..W {
-                        let v = s.to_bits(s.load_ptr(words.add(j * l)));
-                        first[j] = s.dot_bytes(first[j], v, s.splat_int(*fixed));
-                        second[j] = s.dot_bytes(second[j], v, s.splat_int(*fixed.add(1)));
-                        third[j] = s.dot_bytes(third[j], v, s.splat_int(*fixed.add(2)));
-                    }
-                    fixed = fixed.add(DIGITS);
+                }
+                for x in &mut fixed {
+                    *x = x.add(if BITS == 4 { 2 * DIGITS } else { DIGITS });
                 }
                 words = words.add(W * l);
             }
-            let scale = s.splat(f32::from_bits(*head as u32));
-            for j in 0..W {
-                let sum = s.fma(s.to_float(second[j]), s.splat(256.0), s.to_float(third[j]));
-                let mut sum = s.mul(s.fma(s.to_float(first[j]), s.splat(65536.0), sum), scale);
-                if !ONE_ZERO {
-                    let zeros = s.load_ptr(words.add((W + j) * l));
-                    sum = s.sub(sum, s.mul(zeros, s.splat(f32::from_bits(*head.add(1) as u32))));
+            for r in 0..R {
+                let scale = s.splat(f32::from_bits(*head[r] as u32));
+                for j in 0..W {
+                    let sum = s.fma(s.to_float(second[r][j]), s.splat(256.0), s.to_float(third[r][j]));
+                    let mut sum = s.mul(s.fma(s.to_float(first[r][j]), s.splat(65536.0), sum), scale);
+                    if !ONE_ZERO {
+                        let zeros = s.load_ptr(words.add((W + j) * l));
+                        sum = s.sub(sum, s.mul(zeros, s.splat(f32::from_bits(*head[r].add(1) as u32))));
+                    }
+                    total[r][j] = s.fma(sum, s.load_ptr(words.add(j * l)), total[r][j]);
                 }
-                total[j] = s.fma(sum, s.load_ptr(words.add(j * l)), total[j]);
             }
             words = words.add(if ONE_ZERO { W } else { 2 * W } * l);
         }
