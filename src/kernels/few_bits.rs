@@ -2,7 +2,7 @@
 //!
 //! Ladder: weights unpacked once, as f32 → codes widened in registers while they are streamed, so that a vector times the matrix
 //! reads an eighth or a quarter of the bytes; zero and scale once per block, on the sum → many rows: a task unpacks the
-//! columns it needs into panels of a packed product ([`super::gemm`]). Where bytes can be multiplied, [`super::packed_bits`] takes over.
+//! columns it needs into panels of a packed product ([`super::gemm`]). Where bytes can be multiplied, `packed_bits` takes over.
 
 pub use super::gemv::After;
 use super::gemv::MAX_M;
