@@ -616,6 +616,23 @@ fn fused_models() -> Vec<Model> {
         d.node("Mul", &[if bias { "a" } else { "o" }, "g"], &["s"], &[]).node("Add", &["r", "s"], &["y"], &[]);
         all.push(d.done(&["y"]));
     }
+    // Many of one size: each has weights of its own, also when those of the one before are gone.
+    let mut d = Draft::new("layer scales one after another");
+    d.input("x", f(&[1, 33, 48], 1));
+    let mut at = "x".to_string();
+    for i in 0..12u64 {
+        let name = |v: &str| format!("{v}{i}");
+        d.constant(&name("w"), f(&[48, 48], 20 + i)).constant(&name("g"), f(&[48], 40 + i));
+        d.node("MatMul", &[&at, &name("w")], &[&name("p")], &[]).node(
+            "Mul",
+            &[&name("p"), &name("g")],
+            &[&name("s")],
+            &[],
+        );
+        d.node("Add", &["x", &name("s")], &[&name("y")], &[]);
+        at = name("y");
+    }
+    all.push(d.done(&[&at]));
     // Softmax and reductions over axes that are not the last, and rows of all channels scaled at once.
     let mut d = Draft::new("axes inside");
     d.input("x", f(&[2, 9, 20], 1)).input("m", f(&[5, 20], 2));

@@ -119,8 +119,13 @@ fn packed(task: &Task, m: &MatMul, b: &Tensor) -> Result<(Arc<PackedB>, bool)> {
     let source = Source::of(b, task.kept())?;
     let pack = |source| Arc::new(PackedB::of_source(task.isa, m.k, m.n, m.trans_b, source));
     let Some(packs) = task.packs else { return Ok((pack(source), true)) };
-    let place = || (source.values().as_ptr().addr(), source.count());
-    let read = (source.identity().ok_or_else(place), m.k, m.n, m.trans_b);
+    let name = match source.identity().or_else(|| b.identity()) {
+        Some(identity) => Ok(identity),
+        // Where such values lie says nothing: they go with their step, and those of the next may be put in the same place.
+        None if b.is_derived() => return Ok((pack(source), true)),
+        None => Err((source.values().as_ptr().addr(), source.count())),
+    };
+    let read = (name, m.k, m.n, m.trans_b);
     let slot = packs.panels.lock().unwrap_or_else(PoisonError::into_inner).entry(read).or_default().clone();
     let mut own = false;
     let packed = slot.get_or_init(|| {

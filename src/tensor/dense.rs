@@ -286,6 +286,11 @@ impl Tensor {
         matches!(&self.data, Data::Lazy(lazy) if lazy.made.get().is_none())
     }
 
+    /// Whether its values are made when first looked at, made or not: they lie nowhere before, and where others lay perhaps.
+    pub fn is_derived(&self) -> bool {
+        matches!(&self.data, Data::Lazy(_))
+    }
+
     /// What was said of values made when first looked at.
     pub fn identity(&self) -> Option<Identity> {
         match &self.data {
