@@ -4,8 +4,7 @@
 //! reads an eighth or a quarter of the bytes; zero and scale once per block, on the sum → many rows: a task unpacks the
 //! columns it needs into panels of a packed product ([`super::gemm`]). Where bytes can be multiplied, `packed_bits` takes over.
 
-pub use super::gemv::After;
-use super::gemv::MAX_M;
+use super::gemv::{After, MAX_M};
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::codes::{Codes, Zeros, dots};
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
@@ -222,6 +221,7 @@ fn run_of_codes<S: Simd>(s: S, w: &FewBits, bytes: &[u8], col: usize, k0: usize,
 pub fn few_rows(pool: &Pool, isa: Isa, m: usize, x: &[f32], w: &FewBits, after: After<'_>, dst: &mut [f32]) {
     let (k, n, l) = (w.k, w.n, isa.lanes());
     assert!(m <= MAX_M && x.len() == m * k && dst.len() == m * n && w.fits() && w.streams(isa), "few bits {m}x{k}x{n}");
+    assert!(after.fits(m, n), "few bits {m}x{k}x{n}: bias or residual");
     if dst.is_empty() {
         return;
     }
@@ -493,18 +493,15 @@ mod tests {
                                 want.push((0.5 * dot as f32 + bias[j] + res[i * n + j]).max(0.0));
                             }
                         }
+                        let after = After { alpha: 0.5, bias: Some(&bias), residual: Some(&res), act: Act::Relu };
                         for isa in isas() {
                             let pool = Pool::new(2);
                             let what = format!("{isa} {m}x{k}x{n} {bits} bits by column {by_column}");
                             if m <= MAX_M && w.streams(isa) {
-                                let after =
-                                    After { alpha: 0.5, bias: Some(&bias), residual: Some(&res), act: Act::Relu };
                                 let got = guarded(m * n, |d| few_rows(&pool, isa, m, &x, &w, after, d));
                                 close(&got, &want, 1e-4, &what);
                             }
                             if let Some(blocks) = laid(&w) {
-                                let after =
-                                    After { alpha: 0.5, bias: Some(&bias), residual: Some(&res), act: Act::Relu };
                                 let panels = PackedBits::new(isa, &w, blocks, None);
                                 let mut fixed = vec![-1; panels.fixed(m)];
                                 let got = guarded(m * n, |d| panels.product(&pool, m, &x, &mut fixed, after, d));

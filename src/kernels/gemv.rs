@@ -1,10 +1,10 @@
 //! Matrix times few vectors (m ≤ 4): bound by reading the matrix once, so it is streamed as it lies in memory.
 //!
-//! Ladder: a dot product with one sum → with four, one row of an `[n][k]` matrix after another: a single stream (on
-//! Zen 4 four rows of 5 KiB at once get half the bandwidth) → of long rows four at once, since the vector no longer stays in the first-level cache → `[k][n]` matrices as 8 or 16 scaled
-//! rows added to a stretch of the result that stays in the first-level cache → stretches dealt out to the threads
-//! → lines asked for 2 KiB ahead, into the second-level cache: from memory 5.2 MB take 0.25 instead of 0.41 ms (into the first-level cache it
-//! gains nothing; lines that are in the third-level cache already take a tenth longer).
+//! Ladder: a dot product with one sum → with four, one row of an `[n][k]` matrix after another: a single stream (on Zen 4 four rows of
+//! 5 KiB at once get half the bandwidth) → of long rows four at once, since the vector no longer stays in the first-level cache →
+//! `[k][n]` matrices as 8 or 16 scaled rows added to a stretch of the result that stays in the first-level cache → stretches dealt out
+//! to the threads → lines asked for 2 KiB ahead, into the second-level cache: from memory 5.2 MB take 0.25 instead of 0.41 ms (into
+//! the first-level cache it gains nothing; lines that are in the third-level cache already take a tenth longer).
 
 use super::epilogue::Act;
 use crate::engine::pool::{Grid, Pool};
@@ -36,6 +36,11 @@ pub struct After<'a> {
 }
 
 impl After<'_> {
+    /// Whether it is for `m` rows of `n` columns.
+    pub(super) fn fits(&self, m: usize, n: usize) -> bool {
+        self.bias.is_none_or(|b| b.len() == n) && self.residual.is_none_or(|r| r.len() == m * n)
+    }
+
     /// All of it on the values `y` of the product, which begin at `at` of the destination and at column `col` of a row.
     ///
     /// Panics when the bias or the residual ends before.
@@ -75,8 +80,7 @@ pub fn gemv(
     dst: &mut [f32],
 ) {
     assert!(m <= MAX_M && x.len() == m * k && wei.len() == 4 * k * n && dst.len() == m * n, "gemv {m}x{k}x{n}");
-    assert!(after.bias.is_none_or(|b| b.len() == n), "gemv bias");
-    assert!(after.residual.is_none_or(|r| r.len() == m * n), "gemv residual");
+    assert!(after.fits(m, n), "gemv bias or residual");
     if dst.is_empty() {
         return;
     }

@@ -1,7 +1,8 @@
 //! Products with weights of four or eight bits where bytes can be multiplied: codes in panels, vectors in fixed point
 //! ([`crate::simd::digits`]).
 
-use super::few_bits::{After, FewBits};
+use super::few_bits::FewBits;
+use super::gemv::After;
 use super::kept::{Kept, summed};
 use crate::engine::pool::{Grid, Pool};
 use crate::onnx::map;
@@ -67,6 +68,7 @@ impl PackedBits {
     pub fn product(&self, pool: &Pool, m: usize, x: &[f32], fixed: &mut [i32], after: After<'_>, dst: &mut [f32]) {
         let PackedBits { isa, k, n, blocks, ref panels } = *self;
         assert!(x.len() == m * k && dst.len() == m * n && fixed.len() == self.fixed(m), "few bits {m}x{k}x{n}");
+        assert!(after.fits(m, n), "few bits {m}x{k}x{n}: bias or residual");
         if dst.is_empty() {
             return;
         }
