@@ -158,7 +158,14 @@ pub fn timed(
     limit_s: f64,
     tell: &mut dyn FnMut(f64),
 ) -> Result<Vec<Samples>> {
-    let policy = Policy { limit_s, relative_error: 0.01, min_runs: ROUNDS, cold_share: COLD, ..Policy::default() };
+    let policy = Policy {
+        limit_s,
+        relative_error: 0.01,
+        min_runs: ROUNDS,
+        cold_share: COLD,
+        least_runs: 1,
+        ..Policy::default()
+    };
     let subjects = sessions.len();
     let mut run = |i: usize| {
         let (session, inputs) = &mut sessions[i];

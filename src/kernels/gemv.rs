@@ -7,6 +7,7 @@
 //! the first-level cache it gains nothing; lines that are in the third-level cache already take a tenth longer).
 
 use super::epilogue::Act;
+use super::gemm::PackedB;
 use crate::engine::pool::{Grid, Pool};
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
 
@@ -109,6 +110,110 @@ pub fn gemv(
             after.apply(isa, i * n + n0, n0, y);
         }
     });
+}
+
+/// `dst[m][n] = act(alpha · x[m][k] · W + bias[n] + residual)`; the matrix packed in panels: a single stream, and all sums in registers.
+///
+/// Panics on lengths that do not fit or `m > MAX_M`.
+pub fn gemv_panels(pool: &Pool, m: usize, x: &[f32], wei: &PackedB, after: After<'_>, dst: &mut [f32]) {
+    let (isa, k, n) = (wei.isa(), wei.k(), wei.n());
+    assert!((1..=MAX_M).contains(&m) && x.len() == m * k && dst.len() == m * n, "gemv {m}x{k}x{n}");
+    assert!(after.fits(m, n), "gemv bias or residual");
+    if dst.is_empty() {
+        return;
+    }
+    let nr = isa.nr();
+    let most = if pool.threads() == 1 { 1 } else { 8 * pool.threads() };
+    let parts = (k * n / (16 << 10)).clamp(1, most);
+    let len_tile = n.div_ceil(parts).next_multiple_of(nr);
+    let grid = Grid { outer: 1, a: 1, b: m, len: n, a_tile: 1, b_tile: m, len_tile };
+    pool.for_tiles(dst, grid, |mut tile, _| {
+        let (n0, width) = (tile.c0, tile.seg_len());
+        for col in (0..width).step_by(nr) {
+            let mut y = [[0.0; NR]; MAX_M];
+            let panel = wei.part((n0 + col) / nr, 0..k);
+            dispatch(isa, Panels { x, m, panel, y: &mut y });
+            let here = nr.min(width - col);
+            for (i, y) in y[..m].iter().enumerate() {
+                tile.seg(0, i)[col..][..here].copy_from_slice(&y[..here]);
+            }
+        }
+        for i in 0..m {
+            after.apply(isa, i * n + n0, n0, tile.seg(0, i));
+        }
+    });
+}
+
+/// Most columns of a panel.
+const NR: usize = 32;
+
+/// `y[i] = Σ x[i][r] · panel[r]`, at least one value of k.
+struct Panels<'a> {
+    x: &'a [f32],
+    m: usize,
+    panel: &'a [f32],
+    y: &'a mut [[f32; NR]; MAX_M],
+}
+
+impl SimdOp for Panels<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let wide = self.panel.len() * self.m / self.x.len().max(1) > S::LANES;
+        // Sums side by side, so that none waits for the one before.
+        match (self.m, wide) {
+            (1, true) => self.rows::<S, 1, 4, 2>(s),
+            (1, false) => self.rows::<S, 1, 4, 1>(s),
+            (2, true) => self.rows::<S, 2, 2, 2>(s),
+            (2, false) => self.rows::<S, 2, 4, 1>(s),
+            (3, true) => self.rows::<S, 3, 1, 2>(s),
+            (3, false) => self.rows::<S, 3, 2, 1>(s),
+            (_, true) => self.rows::<S, 4, 1, 2>(s),
+            (_, false) => self.rows::<S, 4, 2, 1>(s),
+        }
+    }
+}
+
+impl Panels<'_> {
+    /// `M` rows, `U` values of k at a time, `NB` vectors of columns.
+    #[inline(always)]
+    fn rows<S: Simd, const M: usize, const U: usize, const NB: usize>(self, s: S) {
+        let Panels { x, panel, y, .. } = self;
+        let (k, l) = (x.len() / M, S::LANES);
+        let x: [&[f32]; M] = std::array::from_fn(|i| &x[i * k..][..k]);
+        let mut acc = [[[s.splat(0.0); NB]; U]; M];
+        let body = k / U * U;
+        for (w, at) in panel.chunks_exact(U * NB * l).zip((0..body).step_by(U)) {
+            for line in (0..4 * U * NB * l).step_by(LINE) {
+                s.prefetch_far(w.as_ptr().cast::<u8>().wrapping_add(AHEAD + line).cast());
+            }
+            for u in 0..U {
+                for (x, acc) in x.iter().zip(&mut acc) {
+                    let x = s.splat(x[at + u]);
+                    for (j, a) in acc[u].iter_mut().enumerate() {
+                        *a = s.fma(x, s.load(&w[(u * NB + j) * l..]), *a);
+                    }
+                }
+            }
+        }
+        for (w, at) in panel[body * NB * l..].chunks_exact(NB * l).zip(body..k) {
+            for (x, acc) in x.iter().zip(&mut acc) {
+                let x = s.splat(x[at]);
+                for (j, a) in acc[0].iter_mut().enumerate() {
+                    *a = s.fma(x, s.load(&w[j * l..]), *a);
+                }
+            }
+        }
+        for (y, acc) in y.iter_mut().zip(acc) {
+            for j in 0..NB {
+                let mut sum = acc[0][j];
+                for a in &acc[1..] {
+                    sum = s.add(sum, a[j]);
+                }
+                s.store(&mut y[j * l..], sum);
+            }
+        }
+    }
 }
 
 /// The values of some bytes, one by one.
@@ -256,12 +361,13 @@ impl Axpys<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::gemm::Mat;
     use crate::kernels::testing::{close, guarded, isas, values};
 
     #[test]
     fn both_orders_all_tails() {
         for (k, n) in [(1, 1), (7, 3), (16, 8), (33, 35), (64, 17), (301, 130), (5, 2100), (0, 4)] {
-            for m in [1, 2, 4] {
+            for m in 1..=MAX_M {
                 let (x, w, b) = (values(m * k, 1), values(k * n, 2), values(n, 3));
                 let wt: Vec<f32> = (0..n * k).map(|i| w[(i % k) * n + i / k]).collect();
                 let (res, alpha) = (values(m * n, 4), 0.5);
@@ -285,6 +391,9 @@ mod tests {
                             });
                             close(&got, &want, 1e-4, &format!("{isa} {m}x{k}x{n} {order:?}"));
                         }
+                        let panels = PackedB::new(isa, k, n, Mat::rows(&w, k, n));
+                        let got = guarded(m * n, |d| gemv_panels(&pool, m, &x, &panels, after, d));
+                        close(&got, &want, 1e-4, &format!("{isa} {m}x{k}x{n} panels"));
                     }
                 }
             }

@@ -140,7 +140,7 @@ pub struct KernelsArgs {
     /// Only plan: nothing is run or timed
     #[arg(long)]
     pub no_run: bool,
-    /// Time limit of the timing run in seconds; at least one run is made
+    /// Time limit of the timing run in seconds; at least one run is made, and three after a first that fits the limit
     #[arg(long, value_name = "S", value_parser = parse_seconds, default_value = "0.5")]
     pub seconds: f64,
     #[command(flatten)]

@@ -147,7 +147,7 @@ pub struct MeasureArgs {
     /// Kernel paths to measure
     #[arg(long, value_enum, default_value = "both")]
     pub path: Paths,
-    /// Time limit per path in seconds; at least one run is made
+    /// Time limit per path in seconds; at least one run is made, and three after a first that fits the limit
     #[arg(long, value_name = "S", value_parser = parse_seconds, default_value = "2")]
     pub seconds: f64,
 }
