@@ -130,9 +130,7 @@ pub fn gemv_panels(pool: &Pool, m: usize, x: &[f32], wei: &PackedB, after: After
     pool.for_tiles(dst, grid, |mut tile, _| {
         let (n0, width) = (tile.c0, tile.seg_len());
         for col in (0..width).step_by(nr) {
-            let mut y = [[0.0; NR]; MAX_M];
-            let panel = wei.part((n0 + col) / nr, 0..k);
-            dispatch(isa, Panels { x, m, panel, y: &mut y });
+            let y = panel_dots(isa, (x, k, m), k, wei.part((n0 + col) / nr, 0..k));
             let here = nr.min(width - col);
             for (i, y) in y[..m].iter().enumerate() {
                 tile.seg(0, i)[col..][..here].copy_from_slice(&y[..here]);
@@ -147,9 +145,21 @@ pub fn gemv_panels(pool: &Pool, m: usize, x: &[f32], wei: &PackedB, after: After
 /// Most columns of a panel.
 const NR: usize = 32;
 
-/// `y[i] = Σ x[i][r] · panel[r]`, at least one value of k.
+/// `m` rows, `row` values apart, times a panel `[k][vectors of columns]`: their sums, row by row.
+///
+/// Panics on extents that do not fit, or `m > MAX_M`.
+pub(super) fn panel_dots(isa: Isa, (x, row, m): (&[f32], usize, usize), k: usize, panel: &[f32]) -> [[f32; NR]; MAX_M] {
+    let mut y = [[0.0; NR]; MAX_M];
+    if k > 0 {
+        let rows = std::array::from_fn(|i| if i < m { &x[i * row..][..k] } else { &x[..k] });
+        dispatch(isa, Panels { rows, m, panel, y: &mut y });
+    }
+    y
+}
+
+/// `y[i] = Σ rows[i][r] · panel[r]` for the first `m`, at least one value of k.
 struct Panels<'a> {
-    x: &'a [f32],
+    rows: [&'a [f32]; MAX_M],
     m: usize,
     panel: &'a [f32],
     y: &'a mut [[f32; NR]; MAX_M],
@@ -159,7 +169,7 @@ impl SimdOp for Panels<'_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let wide = self.panel.len() * self.m / self.x.len().max(1) > S::LANES;
+        let wide = self.panel.len() / self.rows[0].len() > S::LANES;
         // Sums side by side, so that none waits for the one before.
         match (self.m, wide) {
             (1, true) => self.rows::<S, 1, 4, 2>(s),
@@ -178,9 +188,9 @@ impl Panels<'_> {
     /// `M` rows, `U` values of k at a time, `NB` vectors of columns.
     #[inline(always)]
     fn rows<S: Simd, const M: usize, const U: usize, const NB: usize>(self, s: S) {
-        let Panels { x, panel, y, .. } = self;
-        let (k, l) = (x.len() / M, S::LANES);
-        let x: [&[f32]; M] = std::array::from_fn(|i| &x[i * k..][..k]);
+        let Panels { rows, panel, y, .. } = self;
+        let (k, l) = (rows[0].len(), S::LANES);
+        let x: [&[f32]; M] = std::array::from_fn(|i| rows[i]);
         let mut acc = [[[s.splat(0.0); NB]; U]; M];
         let body = k / U * U;
         for (w, at) in panel.chunks_exact(U * NB * l).zip((0..body).step_by(U)) {

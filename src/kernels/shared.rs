@@ -180,6 +180,11 @@ impl Packed {
         self.factors.as_deref()
     }
 
+    /// Whether a wider one has packed them.
+    pub fn is_lent(&self) -> bool {
+        self.lent
+    }
+
     /// Bytes that nobody wider holds already.
     pub fn bytes(&self) -> usize {
         let wei = if self.lent { 0 } else { self.wei.len() };

@@ -3,8 +3,12 @@
 use super::{Conv, PreMap, SRC_BYTES};
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::kernels::epilogue::Act;
+use crate::kernels::gemv::{After, MAX_M, panel_dots};
 use crate::kernels::sweep::{Blocks, Form, cuts};
 use crate::simd::{Simd, SimdOp, TileMut, dispatch};
+
+/// Weights of one pixel from which on a task of their own pays.
+const ONE_PIXEL_MADDS: usize = 16 << 10;
 
 impl Conv {
     pub(super) fn pointwise(
@@ -18,6 +22,9 @@ impl Conv {
     ) {
         let (s, l) = (&self.shape, self.isa.lanes());
         let (px, icb, ocb) = (s.ih * s.iw, s.ic.div_ceil(l), s.oc.div_ceil(l));
+        if px == 1 && s.n <= MAX_M && s.g == 1 && self.pre.is_none() && !self.packed.is_lent() {
+            return self.one_pixel(pool, src, residual, act, dst);
+        }
         let mr = self.isa.mr();
         let cut = icb.div_ceil(cuts(self.isa, icb, 1));
         // Of several cuts, each comes back to the destination: that wants room too.
@@ -61,6 +68,31 @@ impl Conv {
                     self.sweep(out, &[0], residual, act).run(from, blocks, Form::Pixels, &mut tile);
                 }
             });
+        });
+    }
+
+    /// One pixel of a few images: the weights are read once, as a single stream.
+    fn one_pixel(&self, pool: &Pool, src: &[f32], residual: Option<&[f32]>, act: Act, dst: &mut [f32]) {
+        let (s, l) = (&self.shape, self.isa.lanes());
+        let (row, len) = (s.ic.next_multiple_of(l), s.oc.next_multiple_of(l));
+        let most = if pool.threads() == 1 { 1 } else { 4 * pool.threads() };
+        let parts = (s.ic * s.oc / ONE_PIXEL_MADDS).clamp(1, most);
+        let len_tile = len.div_ceil(parts).next_multiple_of(2 * l);
+        let grid = Grid { outer: 1, a: 1, b: s.n, len, a_tile: 1, b_tile: s.n, len_tile };
+        let after = After { alpha: 1.0, bias: Some(&self.bias[..len]), residual, act };
+        let wei = self.packed.wei();
+        pool.for_tiles(dst, grid, |mut tile, _| {
+            let (c0, width) = (tile.c0, tile.seg_len());
+            for p in self.pairs.iter().filter(|p| (c0..c0 + width).contains(&(p.block * l))) {
+                let (col, here) = (p.block * l - c0, p.nb * l);
+                let y = panel_dots(self.isa, (src, row, s.n), s.ic, &wei[p.wei..][..s.ic * here]);
+                for (i, y) in y[..s.n].iter().enumerate() {
+                    tile.seg(0, i)[col..][..here].copy_from_slice(&y[..here]);
+                }
+            }
+            for i in 0..s.n {
+                after.apply(self.isa, i * len + c0, c0, tile.seg(0, i));
+            }
         });
     }
 

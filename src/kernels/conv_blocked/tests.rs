@@ -78,6 +78,10 @@ fn pointwise_around_the_tile() {
         blocked_case(ConvShape::square(ic, 5, oc, 1, 1, 0));
     }
     blocked_case(ConvShape { n: 3, ..ConvShape::square(20, 6, 20, 1, 1, 0) });
+    // One pixel of each image, with odd channels, and many of them.
+    for (n, ic, oc) in [(1, 33, 70), (2, 20, 17), (3, 7, 100), (4, 300, 500), (5, 20, 40)] {
+        blocked_case(ConvShape { n, ..ConvShape::square(ic, 1, oc, 1, 1, 0) });
+    }
     blocked_case(ConvShape { sh: 2, sw: 2, ..ConvShape::square(20, 9, 20, 1, 1, 0) });
     blocked_case(ConvShape { sh: 1, sw: 3, ..ConvShape::square(20, 9, 20, 1, 1, 0) });
     blocked_case(ConvShape { sh: 3, sw: 1, ..ConvShape::square(20, 9, 20, 1, 1, 0) });
