@@ -60,6 +60,9 @@ impl After<'_> {
     }
 }
 
+/// Most parts for each thread: the last to be done is waited for.
+pub(super) const PARTS_PER_THREAD: usize = 32;
+
 /// Columns of a part of a `[k][n]` matrix, at the least, as long as every thread has one.
 const STRETCH: usize = 1024;
 
@@ -86,7 +89,7 @@ pub fn gemv(
         return;
     }
     // A part is worth handing out from 64 KiB of matrix on.
-    let most = if pool.threads() == 1 { 1 } else { 8 * pool.threads() };
+    let most = if pool.threads() == 1 { 1 } else { PARTS_PER_THREAD * pool.threads() };
     let mut parts = (k * n / (16 << 10)).clamp(1, most);
     if order == Order::KN {
         // Rows are read in stretches of a part: short ones end before the hardware looks ahead.
@@ -123,7 +126,7 @@ pub fn gemv_panels(pool: &Pool, m: usize, x: &[f32], wei: &PackedB, after: After
         return;
     }
     let nr = isa.nr();
-    let most = if pool.threads() == 1 { 1 } else { 8 * pool.threads() };
+    let most = if pool.threads() == 1 { 1 } else { PARTS_PER_THREAD * pool.threads() };
     let parts = (k * n / (16 << 10)).clamp(1, most);
     let len_tile = n.div_ceil(parts).next_multiple_of(nr);
     let grid = Grid { outer: 1, a: 1, b: m, len: n, a_tile: 1, b_tile: m, len_tile };

@@ -2,7 +2,7 @@
 //! ([`crate::simd::digits`]).
 
 use super::few_bits::FewBits;
-use super::gemv::After;
+use super::gemv::{After, PARTS_PER_THREAD};
 use super::kept::{Kept, summed};
 use crate::engine::pool::{Grid, Pool};
 use crate::onnx::map;
@@ -22,7 +22,7 @@ pub struct PackedBits {
 }
 
 /// Bytes of panels that a task multiplies at least.
-const PART: usize = 128 << 10;
+const PART: usize = 64 << 10;
 /// Rows that a task takes: in fixed point they stay in the second-level cache while panel after panel passes.
 const ROWS: usize = 64;
 
@@ -73,10 +73,12 @@ impl PackedBits {
             return;
         }
         let row = blocks.fixed();
-        pool.for_chunks(fixed, row, |i, to, _| fix(isa, &blocks, &x[i * k..][..k], to));
+        // Of many rows, arithmetic is what takes the time.
+        let ahead = if m == 1 { &panels[..] } else { &[] };
+        pool.for_chunks(fixed, row, |i, to, _| fix(isa, &blocks, &x[i * k..][..k], ahead, to));
         let fixed = &*fixed;
         let (nr, lines) = (isa.nr(), blocks.panel());
-        let most = if pool.threads() == 1 { 1 } else { 8 * pool.threads() };
+        let most = if pool.threads() == 1 { 1 } else { PARTS_PER_THREAD * pool.threads() };
         let parts = (4 * panels.len() * m.min(16) / PART).clamp(1, most);
         let step = n.div_ceil(parts).next_multiple_of(nr);
         let grid = Grid { outer: 1, a: 1, b: m, len: n, a_tile: 1, b_tile: m.min(ROWS), len_tile: step };

@@ -66,18 +66,26 @@ impl Blocks {
 
 /// A vector in fixed point. Panics unless `to` has [`Blocks::fixed`] words and `x` values for all blocks.
 ///
+/// Meanwhile the beginning of `ahead` is asked for: what the vector is multiplied with, for which memory would wait.
+///
 /// Each block is its head, then for each line of codes and each digit a word of four bytes (of four bits two: the even codes of the line,
 /// the odd ones). A block with a value that is not finite makes every product with it NaN.
-pub fn fix(isa: Isa, blocks: &Blocks, x: &[f32], to: &mut [i32]) {
+pub fn fix(isa: Isa, blocks: &Blocks, x: &[f32], ahead: &[f32], to: &mut [i32]) {
     assert!(blocks.fit() && to.len() == blocks.fixed() && x.len().div_ceil(blocks.codes) == blocks.count);
-    dispatch_bytes(isa, Fix { blocks, x, to });
+    dispatch_bytes(isa, Fix { blocks, x, ahead, to });
 }
 
 struct Fix<'a> {
     blocks: &'a Blocks,
     x: &'a [f32],
+    ahead: &'a [f32],
     to: &'a mut [i32],
 }
+
+/// Values of a cache line.
+const LINE: usize = 16;
+/// Values that are fixed in the time in which memory gives a line.
+const VALUES_PER_LINE: usize = 2;
 
 /// Values that are fixed together: whole lines of either kind.
 const RUN: usize = 32;
@@ -88,10 +96,15 @@ impl SimdOp for Fix<'_> {
     type Out = ();
     #[inline(always)]
     fn call<S: Simd>(self, s: S) {
-        let Fix { blocks, x, to } = self;
+        let Fix { blocks, x, mut ahead, to } = self;
         let l = S::LANES;
         for (x, to) in x.chunks(blocks.codes).zip(to.chunks_exact_mut(blocks.fixed_block())) {
             let (head, words) = to.split_at_mut(HEAD);
+            let (lines, later) = ahead.split_at((x.len() / VALUES_PER_LINE * LINE).min(ahead.len()));
+            for line in lines.iter().step_by(LINE) {
+                s.prefetch_far(line);
+            }
+            ahead = later;
             // Not a number if a value is infinite or none itself: so is the product then.
             let (mut most, mut none) = (s.splat(0.0), s.splat(0.0));
             for v in x.chunks(l) {
@@ -382,7 +395,7 @@ mod tests {
                         }
                     }
                     let mut fixed = vec![0; blocks.fixed()];
-                    fix(isa, &blocks, &x, &mut fixed);
+                    fix(isa, &blocks, &x, &[], &mut fixed);
                     let mut y = vec![f32::NAN; n];
                     products(isa, &blocks, &panels, &fixed, &mut y);
                     for (c, y) in y.iter().enumerate() {
@@ -421,7 +434,7 @@ mod tests {
                 ([0.0, 1.0, 0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0], f32::NAN),
             ] {
                 let (mut fixed, mut y) = (vec![0; blocks.fixed()], [7.0f32; 3]);
-                fix(isa, &blocks, &x, &mut fixed);
+                fix(isa, &blocks, &x, &[], &mut fixed);
                 products(isa, &blocks, &panels, &fixed, &mut y);
                 let same = |y: f32| if want.is_nan() { y.is_nan() } else { (y - want).abs() <= 1e-6 * want };
                 assert!(y.into_iter().all(same), "{isa} {x:?}: {y:?}");
