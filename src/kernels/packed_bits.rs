@@ -73,9 +73,21 @@ impl PackedBits {
             return;
         }
         let row = blocks.fixed();
-        // Of many rows, arithmetic is what takes the time.
-        let ahead = if m == 1 { &panels[..] } else { &[] };
-        pool.for_chunks(fixed, row, |i, to, _| fix(isa, &blocks, &x[i * k..][..k], ahead, to));
+        if m == 1 {
+            // A part of the vector for each thread, which asks for the panels it begins with.
+            let count = blocks.count.div_ceil(pool.threads());
+            let part = Blocks { count, ..blocks };
+            let share = panels.len() / blocks.count.div_ceil(count);
+            pool.for_chunks(fixed, part.fixed(), |i, to, _| {
+                let x = &x[i * count * blocks.codes..];
+                let count = count.min(blocks.count - i * count);
+                let x = &x[..x.len().min(count * blocks.codes)];
+                fix(isa, &Blocks { count, ..blocks }, x, &panels[i * share..], to);
+            });
+        } else {
+            // Arithmetic is what takes the time.
+            pool.for_chunks(fixed, row, |i, to, _| fix(isa, &blocks, &x[i * k..][..k], &[], to));
+        }
         let fixed = &*fixed;
         let (nr, lines) = (isa.nr(), blocks.panel());
         let most = if pool.threads() == 1 { 1 } else { PARTS_PER_THREAD * pool.threads() };
