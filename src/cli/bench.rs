@@ -56,8 +56,9 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     let mut prepared = Vec::new();
     for &path in &paths {
         let start = Instant::now();
-        let (session, kept) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
+        let (mut session, kept) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
         prepared.push((loading_s + start.elapsed().as_secs_f64(), kept));
+        load::read_kept(&mut session, kept, &inputs)?;
         sessions.push(session);
     }
     let mut other = args.runtime.map(|Runtime::Ort| foreign(&loaded, &model, &inputs, args)).transpose()?;

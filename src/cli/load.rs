@@ -223,6 +223,17 @@ pub fn session_and_kept(
     Ok((session, kept.zip(before).map(|(k, before)| k.taken_bytes() - before)))
 }
 
+/// One run that nobody times, where weights of an earlier run are mapped: it may wait for the disk, which says nothing of the network.
+///
+/// # Errors
+/// If the run fails.
+pub fn read_kept(session: &mut Session, kept: Option<u64>, inputs: &[crate::tensor::Tensor]) -> Result<()> {
+    if kept.is_some_and(|bytes| bytes > 0) {
+        session.run(inputs)?;
+    }
+    Ok(())
+}
+
 /// As [`session`], with packed weights shared with the other sessions of a set.
 ///
 /// # Errors

@@ -53,8 +53,9 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         let progress = Progress::new(&format!("{}: preparing", path.name()), quiet);
         progress.spin();
         let start = Instant::now();
-        let (session, kept_bytes) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
+        let (mut session, kept_bytes) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
         let prepare_s = loading_s + start.elapsed().as_secs_f64();
+        load::read_kept(&mut session, kept_bytes, &inputs)?;
         drop(progress);
         let progress = Progress::new(&format!("{}: measuring", path.name()), quiet);
         progress.spin();
@@ -66,7 +67,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         let runs = done.stats.runs;
         if runs == 1 && done.samples.stop != Stop::Interrupted {
             warnings.push(format!(
-                "the {} path ran once, without warm-up: one run takes more than a third of the limit of {} s; --seconds raises it",
+                "the {} path ran once, without warm-up: one run takes more than the limit of {} s; --seconds raises it",
                 path.name(),
                 args.measure.seconds
             ));
