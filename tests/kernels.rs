@@ -616,6 +616,18 @@ fn fused_models() -> Vec<Model> {
         d.node("Mul", &[if bias { "a" } else { "o" }, "g"], &["s"], &[]).node("Add", &["r", "s"], &["y"], &[]);
         all.push(d.done(&["y"]));
     }
+    // A matrix of more than 2 MiB that meets few vectors: in panels, two steps with the same one.
+    let mut d = Draft::new("few vectors and a large matrix");
+    d.input("x", f(&[3, 1030], 1)).input("z", f(&[1, 1030], 2));
+    d.constant("w", f(&[1030, 517], 3)).constant("b", f(&[517], 4));
+    d.node("MatMul", &["x", "w"], &["p"], &[]).node("Add", &["p", "b"], &["pb"], &[]).node(
+        "Relu",
+        &["pb"],
+        &["y"],
+        &[],
+    );
+    d.node("MatMul", &["z", "w"], &["v"], &[]);
+    all.push(d.done(&["y", "v"]));
     // Many of one size: each has weights of its own, also when those of the one before are gone.
     let mut d = Draft::new("layer scales one after another");
     d.input("x", f(&[1, 33, 48], 1));

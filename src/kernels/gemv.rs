@@ -1,10 +1,11 @@
-//! Matrix times few vectors (m ≤ 4): bound by reading the matrix once, so it is streamed as it lies in memory.
+//! Matrix times few vectors (m ≤ 4): bound by reading the matrix once, so it is streamed: as it lies in memory, or in panels.
 //!
 //! Ladder: a dot product with one sum → with four, one row of an `[n][k]` matrix after another: a single stream (on Zen 4 four rows of
 //! 5 KiB at once get half the bandwidth) → of long rows four at once, since the vector no longer stays in the first-level cache →
 //! `[k][n]` matrices as 8 or 16 scaled rows added to a stretch of the result that stays in the first-level cache → stretches dealt out
 //! to the threads → lines asked for 2 KiB ahead, into the second-level cache: from memory 5.2 MB take 0.25 instead of 0.41 ms (into
-//! the first-level cache it gains nothing; lines that are in the third-level cache already take a tenth longer).
+//! the first-level cache it gains nothing; lines that are in the third-level cache already take a tenth longer) → large `[k][n]` matrices
+//! in panels, one stream with its sums in registers ([`gemv_panels`]): a token of a decoder of 4.1 GB takes 0.85 of the time.
 
 use super::epilogue::Act;
 use super::gemm::PackedB;
