@@ -58,7 +58,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
         let start = Instant::now();
         let (mut session, kept) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
         prepared.push((loading_s + start.elapsed().as_secs_f64(), kept));
-        load::read_kept(&mut session, kept, &inputs)?;
+        load::run_untimed(&mut session, path, &inputs)?;
         sessions.push(session);
     }
     let mut other = args.runtime.map(|Runtime::Ort| foreign(&loaded, &model, &inputs, args)).transpose()?;

@@ -30,13 +30,13 @@ pub fn run(args: &KernelsArgs) -> Result<u8> {
     load::check_memory(&analysis, 1)?;
     let graph = Arc::new(model.graph.clone());
     let ceilings = load::ceilings(if args.no_run { Want::Kept } else { Want::Any }, quiet);
-    let (session, kept) = load::session_and_kept(&graph, Path::Optimized, &args.engine, quiet)?;
+    let session = load::session(&graph, Path::Optimized, &args.engine, quiet)?;
     let ceilings = ceilings.and_then(|(m, _)| Ceilings::of(&m, session.isa(), session.threads()));
     let demands = Demands::new(&graph, &analysis);
     let rows: Vec<Row> = session.steps().iter().map(|s| Row::new(s, &graph, &demands, ceilings.as_ref())).collect();
     let (threads, isa) = (session.threads(), session.isa());
     let inputs = if args.no_run { None } else { made_up(&model, quiet) };
-    let measured = inputs.map(|inputs| measure(session, kept, args, inputs)).transpose()?;
+    let measured = inputs.map(|inputs| measure(session, args, inputs)).transpose()?;
     let grid = grid(
         &loaded.name,
         &rows,
@@ -57,13 +57,8 @@ fn made_up(model: &crate::ir::Model, quiet: bool) -> Option<Vec<crate::tensor::T
     inputs.ok()
 }
 
-fn measure(
-    mut session: Session,
-    kept: Option<u64>,
-    args: &KernelsArgs,
-    inputs: Vec<crate::tensor::Tensor>,
-) -> Result<Profile> {
-    load::read_kept(&mut session, kept, &inputs)?;
+fn measure(mut session: Session, args: &KernelsArgs, inputs: Vec<crate::tensor::Tensor>) -> Result<Profile> {
+    load::run_untimed(&mut session, Path::Optimized, &inputs)?;
     let progress = Progress::new("measuring", args.model.quiet);
     let mut subject = Prepared { session, path: Path::Optimized, inputs };
     let policy = Policy { limit_s: args.seconds, ..Policy::default() };

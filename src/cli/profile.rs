@@ -55,7 +55,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         let start = Instant::now();
         let (mut session, kept_bytes) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
         let prepare_s = loading_s + start.elapsed().as_secs_f64();
-        load::read_kept(&mut session, kept_bytes, &inputs)?;
+        load::run_untimed(&mut session, path, &inputs)?;
         drop(progress);
         let progress = Progress::new(&format!("{}: measuring", path.name()), quiet);
         progress.spin();

@@ -286,6 +286,28 @@ impl Pool {
     ///
     /// Hand-out order, outermost first: outer, `b`, `a`, `len`: tasks that read the same rows follow each other.
     pub fn for_tiles(&self, dst: &mut [f32], grid: Grid, f: impl Fn(TileMut<'_>, usize) + Sync) {
+        let Grid { b, b_tile, .. } = grid;
+        self.tiles(dst, grid, b.div_ceil(b_tile.max(1)), |i| (i * b_tile).min(b), f);
+    }
+
+    /// As [`Pool::for_tiles`], with `b` cut into parts of `b_tile` rows or fewer that differ by one `unit` at the most, so that threads
+    /// with as many parts as others have as much to do. Rows begin at multiples of the unit.
+    pub fn for_even_tiles(&self, dst: &mut [f32], grid: Grid, unit: usize, f: impl Fn(TileMut<'_>, usize) + Sync) {
+        let Grid { b, b_tile, .. } = grid;
+        let units = b.div_ceil(unit.max(1));
+        let parts = units.div_ceil((b_tile / unit.max(1)).max(1)).next_multiple_of(self.threads()).min(units);
+        self.tiles(dst, grid, parts, |i| (i * units / parts.max(1) * unit).min(b), f);
+    }
+
+    /// Tiles with `b` in parts, of which `start(i)` tells where each begins: it rises from 0 to `b` at `parts`.
+    fn tiles(
+        &self,
+        dst: &mut [f32],
+        grid: Grid,
+        parts: usize,
+        start: impl Fn(usize) -> usize + Sync,
+        f: impl Fn(TileMut<'_>, usize) + Sync,
+    ) {
         let Grid { outer, a, b, len, a_tile, b_tile, len_tile } = grid;
         let size = [outer, a, b, len].iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         assert_eq!(size, Some(dst.len()), "{grid:?} over {} values", dst.len());
@@ -293,17 +315,20 @@ impl Pool {
         if dst.is_empty() {
             return;
         }
-        let (na, nb, nl) = (a.div_ceil(a_tile), b.div_ceil(b_tile), len.div_ceil(len_tile));
+        assert!(start(0) == 0 && start(parts) == b, "{grid:?} in {parts} parts");
+        debug_assert!((0..parts).all(|i| start(i) < start(i + 1)), "{grid:?} in {parts} parts");
+        let (na, nl) = (a.div_ceil(a_tile), len.div_ceil(len_tile));
         let base = Base(dst.as_mut_ptr());
-        self.run(outer * na * nb * nl, |chunk, id| {
+        self.run(outer * na * parts * nl, |chunk, id| {
             let (rest, il) = (chunk / nl, chunk % nl);
             let (rest, ia) = (rest / na, rest % na);
-            let (io, ib) = (rest / nb, rest % nb);
-            let (a0, b0, c0) = (ia * a_tile, ib * b_tile, il * len_tile);
-            let dims = [a_tile.min(a - a0), b_tile.min(b - b0), len_tile.min(len - c0)];
+            let (io, ib) = (rest / parts, rest % parts);
+            let (a0, b0, c0) = (ia * a_tile, start(ib), il * len_tile);
+            let dims = [a_tile.min(a - a0), start(ib + 1) - b0, len_tile.min(len - c0)];
             let origin = ((io * a + a0) * b + b0) * len + c0;
-            // SAFETY: chunk numbers are handed out once each, and distinct ones address disjoint parts of `dst`,
-            // which is exclusively borrowed for the whole run; all indices are inside it by the asserted size.
+            // SAFETY: chunk numbers are handed out once each, and distinct ones address disjoint parts of `dst`, since starts
+            // rise (both callers multiply the number of the part) and a part ends where the next begins; `dst` is exclusively
+            // borrowed for the whole run; all indices are inside it by the asserted size and the asserted last start.
             let tile =
                 unsafe { TileMut::from_raw(base.get().add(origin), dims, [b * len, len], [io, a0, b0, c0], origin) };
             f(tile, id);

@@ -3,7 +3,8 @@
 //!
 //! Ladder: three passes over memory → bands of output rows, the middle of a band in the second-level cache → the expanded rows of
 //! two channel blocks at a time, which the depthwise convolution reads while they are hot → rows that the next band needs again are
-//! kept, not computed twice → bands dealt out to the threads (there, the first rows of a task are computed twice).
+//! kept, not computed twice → bands dealt out to the threads (there, the first rows of a task are computed twice), or channel blocks
+//! where no pointwise convolution at the end needs them all.
 
 use super::conv::shape as conv_shape;
 use super::conv_blocked::{Conv, ConvShape, SrcLayout};
@@ -124,8 +125,8 @@ impl Chain {
         if read.end - next <= again { next..read.end } else { read.end..read.end }
     }
 
-    /// The output rows of one tile, band by band. A thread whose last task of this run (`ticket`) ended where this one begins has
-    /// the expanded rows that both need.
+    /// The output rows and blocks of one tile, band by band; all blocks where a pointwise convolution follows. A thread whose last
+    /// task of this run (`ticket`) ended where this one begins has the expanded rows that both need.
     fn rows(
         &self,
         x: &[f32],
@@ -136,14 +137,15 @@ impl Chain {
         scratch: &mut Scratch,
     ) {
         let (s, l) = (*self.depthwise.conv.shape(), self.isa.lanes());
-        let (cb, ow, line) = (s.oc.div_ceil(l), s.ow(), s.iw * l);
+        let (all, ow, line) = (s.oc.div_ceil(l), s.ow(), s.iw * l);
+        let (block0, cb) = if self.project.is_some() { (0, all) } else { (tile.a0, tile.a_len()) };
         let per_row = if self.project.is_some() { ow } else { 1 };
         let rows = tile.b_len() / per_row;
         let step = self.band_rows();
         let most_read = ((step - 1) * s.sh + (s.kh - 1) * s.dh + 1).min(s.ih);
         let Scratch { a, b, tag_a, tag_b } = scratch;
         let image = tile.outer;
-        let place = |row: usize| (ticket, image * s.oh() + row);
+        let place = |row: usize| (ticket, (image * all + block0) * (s.oh() + 1) + row);
         let goes_on = first > 0 && *tag_a == place(first);
         (*tag_a, *tag_b) = ((0, 0), (0, 0));
         // Expanded rows of two blocks, and of all blocks those that the next band needs again.
@@ -174,7 +176,7 @@ impl Chain {
                     if ready < read.len() {
                         let mut to = TileMut::new(&mut pair[..nb * len], nb, read.len() * s.iw, l);
                         let mut to = to.part(ready * s.iw, (read.len() - ready) * s.iw);
-                        to.a0 = block;
+                        to.a0 = block0 + block;
                         let source = part.conv.blocks_from(x, tile.outer, (read.start + ready) * s.iw);
                         part.conv.pointwise_tile(source, None, part.act, &mut to);
                     }
@@ -188,18 +190,18 @@ impl Chain {
                     let plane = if self.expand.is_some() {
                         &pair[i * len..][..len]
                     } else {
-                        let start = ((tile.outer * cb + here) * s.ih + read.start) * line;
+                        let start = ((tile.outer * all + block0 + here) * s.ih + read.start) * line;
                         &x[start..start + len]
                     };
                     if self.project.is_some() {
                         let mut to =
                             TileMut::new(&mut middle[here * count * ow * l..][..count * ow * l], 1, count, ow * l);
                         let top = s.ph + read.start - band.out.start * s.sh;
-                        self.window(here, plane, read.len(), top, 0, &mut to);
+                        self.window(block0 + here, plane, read.len(), top, 0, &mut to);
                     } else {
                         let mut to = tile.part(at, count);
                         to.b0 = band.out.start;
-                        self.window(here, plane, read.len(), s.ph + read.start, here, &mut to);
+                        self.window(block0 + here, plane, read.len(), s.ph + read.start, here, &mut to);
                     }
                 }
                 block += nb;
@@ -251,9 +253,14 @@ impl Prepared for Chain {
         let ocb = oc.div_ceil(l);
         // Pixels for a pointwise end, rows for a depthwise one.
         let (b, len, per_row) = if self.project.is_some() { (oh * ow, l, ow) } else { (oh, ow * l, 1) };
-        let grid = Grid { outer: s.n, a: ocb, b, len, a_tile: ocb, b_tile: rows * per_row, len_tile: len };
+        // Blocks where all threads have some: no row is computed twice then. Pairs of them share what they read.
+        let pairs = ocb.div_ceil(2);
+        let by_block = self.project.is_none() && pool.threads() > 1 && pairs >= 2 * pool.threads();
+        let (a_tile, rows) = if by_block { (2 * pairs.div_ceil(tasks.max(pool.threads())), oh) } else { (ocb, rows) };
+        let grid = Grid { outer: s.n, a: ocb, b, len, a_tile, b_tile: rows * per_row, len_tile: len };
         let ticket = pool.ticket();
-        pool.for_tiles(dsts[0], grid, |mut tile, id| {
+        let unit = if by_block { b } else { per_row };
+        pool.for_even_tiles(dsts[0], grid, unit, |mut tile, id| {
             let first = tile.b0 / per_row;
             pool.scratch(id, |scratch| self.rows(srcs[0], residual, &mut tile, first, ticket, scratch));
         });

@@ -22,6 +22,8 @@ use crate::engine::pool::Pool;
 use crate::simd::Isa;
 use crate::simd::panel::panel_wei_len;
 use crate::tensor::Pages;
+use cut::Cut;
+use std::sync::OnceLock;
 
 /// Shape of a 2-D convolution. Padding is given per side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +151,8 @@ pub struct Conv {
     bias: Pages,
     pairs: Vec<Pair>,
     pre: Option<PreMap>,
+    /// How it was cut first, and for how many threads.
+    cut: OnceLock<(usize, Cut)>,
 }
 
 /// What a pointwise convolution does to its source first: `act(x · scale + shift)`, padded to whole blocks.
@@ -211,7 +215,7 @@ impl Conv {
                 packed
             });
             let packed = Packed::whole(packed, &[], None);
-            return Conv { shape, isa, kind, packed, bias: padded, pairs: Vec::new(), pre: None };
+            return Conv { shape, isa, kind, packed, bias: padded, pairs: Vec::new(), pre: None, cut: OnceLock::new() };
         }
         // Input blocks that outputs block..block + nb need, and the channels used of the last one.
         let reach = |block: usize, nb: usize| {
@@ -258,7 +262,7 @@ impl Conv {
                 Packed::whole(packed, &pairs, share.map(|s| (s, form)))
             }
         };
-        Conv { shape, isa, kind, packed, bias: padded, pairs, pre: None }
+        Conv { shape, isa, kind, packed, bias: padded, pairs, pre: None, cut: OnceLock::new() }
     }
 
     /// With a map of the source on the way in: `act(x · scale[c] + shift[c])`. Panics unless the convolution is pointwise.
@@ -352,6 +356,14 @@ impl Conv {
         (direct_cost(&self.shape) as usize / MIN_TASK_MADDS).clamp(1, most)
     }
 
+    /// How it is cut for a number of threads.
+    fn cut(&self, threads: usize, work: impl Fn() -> cut::Work) -> Cut {
+        match self.cut.get_or_init(|| (threads, work().cut())) {
+            (known, cut) if *known == threads => *cut,
+            _ => work().cut(),
+        }
+    }
+
     /// The pairs of output blocks `first..first + len` (which starts at an even block), to be met by a source.
     fn sweep<'s>(
         &'s self,
@@ -440,6 +452,7 @@ fn pack<T: Copy>(
     }
 }
 
+mod cut;
 mod depthwise;
 mod direct;
 mod pointwise;

@@ -203,7 +203,7 @@ impl Winograd {
         let grid =
             Grid { outer: s.n, a: ocb, b: oh, len: ow * l, a_tile: ocb, b_tile: rows_per_block * m, len_tile: ow * l };
         let (clamp, after) = act.split();
-        pool.for_tiles(dst, grid, |mut tile, id| {
+        pool.for_even_tiles(dst, grid, m, |mut tile, id| {
             pool.scratch(id, |scratch| {
                 let Scratch { a: maps, b: products, tag_a, tag_b } = scratch;
                 (*tag_a, *tag_b) = ((0, 0), (0, 0));

@@ -37,6 +37,40 @@ fn many_short_runs_with_and_without_activation() {
 }
 
 #[test]
+fn even_tiles_cover_and_differ_by_a_unit() {
+    for threads in [1, 2, 5] {
+        let pool = Pool::new(threads);
+        for (outer, a, b, len) in [(1, 1, 1, 1), (2, 3, 14, 5), (1, 5, 4, 16), (3, 2, 29, 3)] {
+            for (unit, b_tile) in [(1, 1), (1, 2), (2, 4), (4, 8), (7, 7), (29, 29)] {
+                let grid = Grid { outer, a, b, len, a_tile: 2, b_tile, len_tile: len };
+                let mut dst = vec![0.0; outer * a * b * len];
+                let lens = Mutex::new(Vec::new());
+                pool.for_even_tiles(&mut dst, grid, unit, |mut t, _| {
+                    assert!(t.b0.is_multiple_of(unit) && t.b_len() <= b_tile, "{grid:?} by {unit}");
+                    // The last unit may be cut short.
+                    lock(&lens).push(t.b_len().div_ceil(unit));
+                    for ia in 0..t.a_len() {
+                        for ib in 0..t.b_len() {
+                            let at = ((t.outer * a + t.a0 + ia) * b + t.b0 + ib) * len;
+                            t.seg(ia, ib).iter_mut().enumerate().for_each(|(i, x)| *x += (at + i) as f32);
+                        }
+                    }
+                });
+                assert!(dst.iter().enumerate().all(|(i, &x)| x == i as f32), "{grid:?} by {unit}");
+                let lens = lock(&lens);
+                let (least, most) = (lens.iter().min().unwrap(), lens.iter().max().unwrap());
+                assert!(most - least <= 1, "{grid:?} by {unit}: {lens:?}");
+                let parts = lens.len() / (outer * a.div_ceil(2));
+                assert!(
+                    parts.is_multiple_of(threads) || parts == b.div_ceil(unit),
+                    "{grid:?} by {unit}: {parts} parts"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn tiles_are_disjoint_and_cover() {
     for threads in [1, 2, 5] {
         let pool = Pool::new(threads);

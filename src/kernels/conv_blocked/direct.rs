@@ -36,8 +36,9 @@ impl Conv {
             band.planes.div_ceil(band.planes.div_ceil(fit))
         };
         if part < band.planes {
-            // Every task copies for itself.
-            a_parts = a_parts.min(2 * pool.threads());
+            // Every task copies for itself: one for each thread if that comes out even.
+            let (pairs, threads) = (ocb.div_ceil(2), pool.threads());
+            a_parts = a_parts.min(if pairs.is_multiple_of(threads) { threads } else { 2 * threads });
         }
         let a_tile = ocb.div_ceil(a_parts).next_multiple_of(2);
         let grid = Grid { outer: s.n, a: ocb, b: oh, len: ow * l, a_tile, b_tile, len_tile: ow * l };

@@ -1,5 +1,6 @@
 //! Pointwise convolutions at stride 1: the map is one row of pixels, read where it lies unless a map of the source comes first.
 
+use super::cut::{Cut, MAPPED, SOURCE, Work};
 use super::{Conv, PreMap, SRC_BYTES};
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::kernels::epilogue::Act;
@@ -31,15 +32,25 @@ impl Conv {
         let room = if cut < icb { SRC_BYTES / 2 } else { SRC_BYTES };
         let fit = (room / (4 * cut * l)).max(4 * mr);
         let want = self.tasks_wanted(pool).div_ceil(s.n);
-        // More tasks from pixels while each keeps several tiles, so many that the shares of the threads are equal; then from output blocks.
+        // A mapped source is written too: whole, so that it is mapped once for all output blocks and none of these comes back.
+        let near = SRC_BYTES / (4 * icb * l);
+        let fit = if self.pre.is_some() { fit.min(near.max(4 * mr)) } else { fit };
         let least = px.div_ceil(fit).max(1);
-        let tile = |parts: usize| px.div_ceil(parts).next_multiple_of(mr).min(px);
-        let share = |parts: usize| tile(parts) * px.div_ceil(tile(parts)).div_ceil(pool.threads());
-        let parts = (least..=want.min(px / (8 * mr)).max(least)).rev().min_by_key(|&parts| share(parts));
-        let b_tile = tile(parts.unwrap_or(least));
-        let a_parts = want.div_ceil(px.div_ceil(b_tile)).min(ocb.div_ceil(2));
-        let a_tile = ocb.div_ceil(a_parts).next_multiple_of(2);
-        let grid = Grid { outer: s.n, a: ocb, b: px, len: l, a_tile, b_tile, len_tile: l };
+        let threads = pool.threads();
+        let work = || Work {
+            images: s.n,
+            pixels: px,
+            pairs: ocb.div_ceil(2),
+            depth: icb,
+            tile: mr,
+            least,
+            most: want,
+            threads,
+            source: if self.pre.is_some() { MAPPED } else { SOURCE },
+            near,
+        };
+        let Cut { pixels, pairs } = self.cut(threads, work);
+        let grid = Grid { outer: s.n, a: ocb, b: px, len: l, a_tile: 2 * pairs, b_tile: pixels, len_tile: l };
         assert!(gate.is_none_or(|g| self.pre.is_some() && g.len() == s.n * icb * l), "{s:?}: gate");
         let ticket = pool.ticket();
         pool.for_tiles(dst, grid, |mut tile, id| {
