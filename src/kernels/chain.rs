@@ -145,7 +145,7 @@ impl Chain {
         let most_read = ((step - 1) * s.sh + (s.kh - 1) * s.dh + 1).min(s.ih);
         let Scratch { a, b, tag_a, tag_b } = scratch;
         let image = tile.outer;
-        let place = |row: usize| (ticket, (image * all + block0) * (s.oh() + 1) + row);
+        let place = |row: usize| (ticket, image * s.oh() + row);
         let goes_on = first > 0 && *tag_a == place(first);
         (*tag_a, *tag_b) = ((0, 0), (0, 0));
         // Expanded rows of two blocks, and of all blocks those that the next band needs again.

@@ -63,8 +63,14 @@ impl Work {
             }
             before = pixels;
             let most = (self.most / self.pixels.div_ceil(pixels)).clamp(1, self.pairs);
+            let mut had = 0;
             for parts in 1..=most {
                 let cut = Cut { pixels, pairs: self.pairs.div_ceil(parts) };
+                // Many numbers of parts come to the same: with many threads, looking at each would take long.
+                if cut.pairs == had {
+                    continue;
+                }
+                had = cut.pairs;
                 let end = self.end(cut);
                 if end < best.0 {
                     best = (end, cut);
