@@ -2,7 +2,7 @@
 //! paths equal on every one, and models that come back from a file as they were written.
 
 use madd_prof::analysis::{Totals, analyze};
-use madd_prof::engine::{Options, Path, Session};
+use madd_prof::engine::{Options, Pack, Path, Session};
 use madd_prof::ir::{Bindings, interp};
 use madd_prof::onnx;
 use madd_prof::ops::spec::{Attr, ModelSpec};
@@ -456,7 +456,7 @@ fn widths_run_on_the_packed_weights_of_the_widest_and_give_what_they_give_alone(
         let all_bytes = all.packed_bytes().unwrap() as f64;
         let mut open = vec![all];
         for spec in &narrower {
-            let (want, alone) = run(spec, &Options { weights: None, ..options.clone() });
+            let (want, alone) = run(spec, &Options { weights: None, pack: Pack::AtOnce, ..options.clone() });
             let (got, shared) = run(spec, &options);
             let error: f64 = got.iter().zip(&want).map(|(g, w)| f64::from(g - w).powi(2)).sum();
             let size: f64 = want.iter().map(|w| f64::from(*w).powi(2)).sum();

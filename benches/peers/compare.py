@@ -8,7 +8,8 @@ Every peer keeps one process per (model, threads) loaded and blocked on its inpu
 round and warms up; they take turns, and the order rotates from round to round, so that drift of the machine falls on all alike. A
 figure is the median over rounds of the round's median; the ratio is that of madd-prof over the best peer's; `x floor` is our median
 over what this machine's ceilings allow ("Ceilings" in the README). Loading is timed over `--loads` new processes in turns, beside ONNX
-Runtime's: `first` packs all weights (MADD_PROF_KEEP_GIB=0), `load` finds those that an earlier process has kept. Inputs are random with a fixed seed (integers: ones).
+Runtime's: `load` finds packed weights that an earlier process has kept, `first` does not (MADD_PROF_KEEP_GIB=0); since those are packed while
+the model runs for the first time, `result` is all from opening the file to the first run's result, beside ONNX Runtime's session and first run. Inputs are random with a fixed seed (integers: ones).
 A batch of 1 and the dims given by `--dim NAME=N` are bound where a model leaves them open.
 """
 import argparse
@@ -108,9 +109,12 @@ def peak_bytes():
 def worker(peer, path, threads, dims, work, only_load=False):
     feeds = inputs_of(path, dims)
     run, load, version = globals()[peer + "_session"](path, threads, feeds, work)
-    for _ in range(0 if only_load else 3):
+    start = time.perf_counter()
+    run()
+    first = load + time.perf_counter() - start
+    for _ in range(0 if only_load else 2):
         run()
-    print(json.dumps({"version": version, "load_s": load}), flush=True)
+    print(json.dumps({"version": version, "load_s": load, "first_s": first}), flush=True)
     if only_load:
         return
     for line in sys.stdin:
@@ -136,10 +140,11 @@ class Peer:
         self.command, self.env, self.info = command, env, self.answer()
 
     def load(self):
-        """Seconds to open a session in a process of its own."""
+        """Seconds to open a session in a process of its own, and to the result of its first run."""
         command = self.command[:2] + ["--load"] + self.command[3:]
         lines = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self.env).stdout
-        return next(json.loads(line)["load_s"] for line in lines.splitlines() if line.startswith("{"))
+        found = next(json.loads(line) for line in lines.splitlines() if line.startswith("{"))
+        return found["load_s"], found["first_s"]
 
     def answer(self):
         while True:
@@ -181,7 +186,9 @@ class Ours:
 
     def load(self, **env):
         latency, _, _ = self.bench(0.001, **env)
-        return latency.get("prepare_ms", math.nan) / 1e3
+        # Versions that packed everything before the first run do not tell when that ended: it takes as long as any.
+        prepare = latency.get("prepare_ms", math.nan)
+        return prepare / 1e3, (latency.get("first_ms") or prepare + latency["median_ms"]) / 1e3
 
     def first_load(self):
         """As on a machine that has not seen the model."""
@@ -222,9 +229,9 @@ def measure(path, threads, args):
         firsts.append(subjects[0].first_load())
     for s in subjects:
         if loads[s.name]:
-            s.info["load_s"] = statistics.median(loads[s.name])
+            s.info["load_s"], s.info["first_s"] = map(statistics.median, zip(*loads[s.name]))
     if firsts:
-        subjects[0].info["first_load_s"] = statistics.median(firsts)
+        subjects[0].info["first_load_s"], subjects[0].info["first_result_s"] = map(statistics.median, zip(*firsts))
     for r in range(args.rounds):
         turn = r % len(subjects)
         for s in subjects[turn:] + subjects[:turn]:
@@ -253,14 +260,14 @@ def main():
     p.add_argument("--peers", nargs="*", default=PEERS[:2], help=f"of {' '.join(PEERS)} (default: the first two)")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=1.0, help="per subject and round")
-    p.add_argument("--loads", type=int, default=3, help="times each loads a model, for the columns first/ort and load/ort (0: as it happens)")
+    p.add_argument("--loads", type=int, default=3, help="times each loads a model, for the columns first/ort, load/ort and result/ort (0: as it happens)")
     p.add_argument("--dim", action="append", default=[], metavar="NAME=N")
     p.add_argument("--work", default=".", help="where converted models go")
     p.add_argument("--output", help="all figures as JSON")
     args = p.parse_args()
     args.dims = {k: int(v) for k, v in (d.split("=") for d in args.dim)}
     print(f"{platform.machine()} {platform.processor()}, load {os.getloadavg()[0]:.2f}, {args.rounds} rounds of {args.seconds} s")
-    print(f"{'model':28} thr " + " ".join(f"{n:>10}" for n in ["ours"] + args.peers) + "    ratio  x floor  first/ort load/ort  peak MB (ours, peers)")
+    print(f"{'model':28} thr " + " ".join(f"{n:>10}" for n in ["ours"] + args.peers) + "    ratio  x floor  first/ort load/ort result/ort  peak MB (ours, peers)")
     everything, ratios, floors = {}, {t: [] for t in args.threads}, {t: [] for t in args.threads}
     # The floor is what this machine's ceilings allow: probed once, before anything is measured.
     subprocess.run([args.binary.split(",")[0], "machine", "--quiet"], capture_output=True)
@@ -272,13 +279,14 @@ def main():
             peers = [r[n]["median_ms"] for n in args.peers if n in r]
             ratio = r["ours"]["median_ms"] / min(peers) if peers else math.nan
             ratios[threads].append(ratio)
-            load, first = (r["ours"].get(k, math.nan) / r["ort"]["load_s"] if "ort" in r else math.nan for k in ("load_s", "first_load_s"))
+            columns = (("load_s", "load_s"), ("first_load_s", "load_s"), ("first_result_s", "first_s"))
+            load, first, result = (r["ours"].get(k, math.nan) / r["ort"].get(by, math.nan) if "ort" in r else math.nan for k, by in columns)
             floor = r["ours"]["median_ms"] / r["ours"]["floor_ms"]
             floors[threads].append(floor)
             cells = " ".join(f"{r[n]['median_ms']:10.2f}" if n in r else f"{'-':>10}" for n in ["ours"] + args.peers)
             extra = " ".join(f"{n} {v['median_ms']:.2f}" for n, v in r.items() if n.startswith("ours") and n != "ours")
             memory = " ".join(f"{r[n]['peak_mb']:.0f}" for n in ["ours"] + args.peers if n in r)
-            print(f"{name:28} {threads:3} {cells}  {ratio:7.3f}  {floor:7.2f}  {first:8.2f}  {load:8.2f}  {memory} {extra}", flush=True)
+            print(f"{name:28} {threads:3} {cells}  {ratio:7.3f}  {floor:7.2f}  {first:8.2f}  {load:8.2f}  {result:10.2f}  {memory} {extra}", flush=True)
             if args.output:
                 with open(args.output, "w") as out:
                     json.dump(everything, out, indent=1)

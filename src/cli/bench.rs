@@ -1,7 +1,7 @@
 //! `bench`: end-to-end latency, nothing timed inside; both paths interleaved so that drift falls on both alike.
 
 use super::args::{BenchArgs, Runtime};
-use super::load::{Loaded, Want};
+use super::load::{Loaded, Started, Want};
 use super::{FINE, load, note, output, progress::Progress};
 use crate::analysis;
 use crate::engine::Path;
@@ -55,11 +55,10 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
     let mut sessions = Vec::new();
     let mut prepared = Vec::new();
     for &path in &paths {
-        let start = Instant::now();
-        let (mut session, kept) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
-        prepared.push((loading_s + start.elapsed().as_secs_f64(), kept));
-        load::run_untimed(&mut session, path, &inputs)?;
+        let Started { session, prepare_s, first_s, kept_bytes } =
+            load::start(&graph, path, &args.measure.engine, &inputs, loading_s, quiet)?;
         sessions.push(session);
+        prepared.push((prepare_s, first_s, kept_bytes));
     }
     let mut other = args.runtime.map(|Runtime::Ort| foreign(&loaded, &model, &inputs, args)).transpose()?;
     drop(progress);
@@ -96,12 +95,15 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
             isa: other.name.clone(),
             arena_bytes: None,
             prepare_s: None,
+            first_s: None,
             kept_bytes: None,
             samples: s.seconds,
             per_step: false,
         });
     }
-    for (((path, session), s), (prepare_s, kept_bytes)) in paths.iter().zip(&sessions).zip(samples).zip(prepared) {
+    for (((path, session), s), (prepare_s, first_s, kept_bytes)) in
+        paths.iter().zip(&sessions).zip(samples).zip(prepared)
+    {
         if *path == Path::Optimized {
             steps = session.steps().iter().map(|s| s.covers.clone()).collect();
         }
@@ -118,6 +120,7 @@ pub fn run(args: &BenchArgs) -> Result<u8> {
             isa: session.isa().to_string(),
             arena_bytes: session.arena_bytes(),
             prepare_s: Some(prepare_s),
+            first_s,
             kept_bytes,
             samples: s.seconds,
             per_step: false,

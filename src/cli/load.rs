@@ -3,7 +3,7 @@
 use super::args::{EngineArgs, MeasureArgs, ModelArgs};
 use super::{note, progress::Progress};
 use crate::engine::tune::Tuning;
-use crate::engine::{Kept, Options, Path as KernelPath, Session, WeightSet};
+use crate::engine::{Kept, Options, Pack, Path as KernelPath, Session, WeightSet};
 use crate::error::{Error, Result};
 use crate::ir::{self, Bindings, Graph, Model, interp};
 use crate::machine::{self, Identity, Machine, affinity, cache};
@@ -14,6 +14,7 @@ use crate::tensor::Tensor;
 use crate::{onnx, zoo};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// A model as it was asked for.
 pub struct Loaded {
@@ -199,40 +200,12 @@ pub fn keep_weights(quiet: bool) {
     }
 }
 
-/// A session, with what tuning found kept for later ones.
+/// A session that is ready for good, with what tuning found kept for later ones.
 ///
 /// # Errors
 /// If `MADD_PROF_ISA` names no instruction set, or preparation fails.
 pub fn session(graph: &Arc<Graph>, path: KernelPath, args: &EngineArgs, quiet: bool) -> Result<Session> {
     session_sharing(graph, path, args, None, quiet)
-}
-
-/// A session that is about to be measured, and how many bytes of packed weights an earlier run had kept for it.
-///
-/// # Errors
-/// As [`session`].
-pub fn session_and_kept(
-    graph: &Arc<Graph>,
-    path: KernelPath,
-    args: &EngineArgs,
-    quiet: bool,
-) -> Result<(Session, Option<u64>)> {
-    let kept = kept().filter(|_| path == KernelPath::Optimized);
-    let before = kept.map(|k| k.taken_bytes());
-    let session = session(graph, path, args, quiet)?;
-    Ok((session, kept.zip(before).map(|(k, before)| k.taken_bytes() - before)))
-}
-
-/// One run of the optimized path that nobody times: weights that are mapped, those of an earlier run or the model's own, may wait for
-/// the disk, which says nothing of the network. The reference path is too slow to be run for nothing.
-///
-/// # Errors
-/// If the run fails.
-pub fn run_untimed(session: &mut Session, path: KernelPath, inputs: &[crate::tensor::Tensor]) -> Result<()> {
-    if path == KernelPath::Optimized {
-        session.run(inputs)?;
-    }
-    Ok(())
 }
 
 /// As [`session`], with packed weights shared with the other sessions of a set.
@@ -246,10 +219,60 @@ pub fn session_sharing(
     weights: Option<Arc<WeightSet>>,
     quiet: bool,
 ) -> Result<Session> {
-    let options = Options { weights, ..options(path, args, quiet)? };
-    let session = Session::new(graph, &options)?;
-    keep(&options, quiet);
+    let options = Options { weights, pack: Pack::AtOnce, ..options(path, args, quiet)? };
+    session_of(graph, &options, quiet)
+}
+
+fn session_of(graph: &Arc<Graph>, options: &Options, quiet: bool) -> Result<Session> {
+    let session = Session::new(graph, options)?;
+    keep(options, quiet);
     Ok(session)
+}
+
+/// A session about to be measured, and what was seen of its beginnings.
+pub struct Started {
+    /// The session. Its next run is like all later ones.
+    pub session: Session,
+    /// From opening the file to the session, seconds.
+    pub prepare_s: f64,
+    /// From opening the file to the result of the first run, seconds.
+    pub first_s: Option<f64>,
+    /// Bytes of packed weights that an earlier run had kept for it; `None` where none are kept.
+    pub kept_bytes: Option<u64>,
+}
+
+/// Opens a session, `loading_s` after work on its file began.
+///
+/// The optimized path is run once or twice: its first run packs weights, the second packs them for good, and those that are mapped, an earlier
+/// run's or the model's own, may wait for the disk. None of that says what the network takes. The reference path is too slow to be run for
+/// nothing.
+///
+/// # Errors
+/// As [`session`], and if a run fails.
+pub fn start(
+    graph: &Arc<Graph>,
+    path: KernelPath,
+    args: &EngineArgs,
+    inputs: &[Tensor],
+    loading_s: f64,
+    quiet: bool,
+) -> Result<Started> {
+    let kept = kept().filter(|_| path == KernelPath::Optimized);
+    let before = kept.map(|k| k.taken_bytes());
+    let begun = Instant::now();
+    let so_far = || loading_s + begun.elapsed().as_secs_f64();
+    let mut session = session_of(graph, &options(path, args, quiet)?, quiet)?;
+    let prepare_s = so_far();
+    let kept_bytes = kept.zip(before).map(|(k, before)| k.taken_bytes() - before);
+    let mut first_s = None;
+    if path == KernelPath::Optimized {
+        session.run(inputs)?;
+        first_s = Some(so_far());
+        if !session.settled() {
+            session.run(inputs)?;
+        }
+    }
+    Ok(Started { session, prepare_s, first_s, kept_bytes })
 }
 
 /// Keeps what tuning found.

@@ -1,7 +1,7 @@
 //! `profile`: the main job. Counts, both kernel paths measured step by step, and why the two differ.
 
 use super::args::ProfileArgs;
-use super::load::Want;
+use super::load::{Started, Want};
 use super::{count, load, note, output, progress::Progress};
 use crate::analysis;
 use crate::engine::Path;
@@ -52,10 +52,8 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         }
         let progress = Progress::new(&format!("{}: preparing", path.name()), quiet);
         progress.spin();
-        let start = Instant::now();
-        let (mut session, kept_bytes) = load::session_and_kept(&graph, path, &args.measure.engine, quiet)?;
-        let prepare_s = loading_s + start.elapsed().as_secs_f64();
-        load::run_untimed(&mut session, path, &inputs)?;
+        let Started { session, prepare_s, first_s, kept_bytes } =
+            load::start(&graph, path, &args.measure.engine, &inputs, loading_s, quiet)?;
         drop(progress);
         let progress = Progress::new(&format!("{}: measuring", path.name()), quiet);
         progress.spin();
@@ -63,7 +61,7 @@ pub fn run(args: &ProfileArgs) -> Result<u8> {
         let mut done = profile(&clock, &policy, &mut subject, &mut |share| progress.tell(share))?;
         drop(progress);
         load::keep_weights(quiet);
-        (done.prepare_s, done.kept_bytes) = (Some(prepare_s), kept_bytes);
+        (done.prepare_s, done.first_s, done.kept_bytes) = (Some(prepare_s), first_s, kept_bytes);
         let runs = done.stats.runs;
         if runs == 1 && done.samples.stop != Stop::Interrupted {
             warnings.push(format!(

@@ -9,7 +9,7 @@ use crate::budget::judge::Subject;
 use crate::budget::latency::Race;
 use crate::budget::settings::{Against, Limit, Test};
 use crate::budget::{Culprit, Finding, Metric, blame};
-use crate::engine::{Path as KernelPath, Session};
+use crate::engine::{Options, Pack, Path as KernelPath, Session};
 use crate::error::{Error, Result};
 use crate::measure::{Ratio, Samples, Stats, host, paired};
 use crate::tensor::Tensor;
@@ -102,7 +102,7 @@ fn models(c: &Counted, text: &str, folder: &Path, threads: usize, seconds: f64, 
     for m in [&model, &base] {
         load::check_memory(&analyze(&m.graph), 4)?;
     }
-    let options = load::plain_options(KernelPath::Optimized, threads)?;
+    let options = Options { pack: Pack::AtOnce, ..load::plain_options(KernelPath::Optimized, threads)? };
     let mut sessions: Vec<(Session, Vec<Tensor>)> = Vec::new();
     for m in [&model, &base, &model, &base] {
         sessions.push((Session::new(&Arc::new(m.graph.clone()), &options)?, load::made_up_inputs(m)?));

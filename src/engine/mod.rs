@@ -69,6 +69,19 @@ pub struct Options {
     pub weights: Option<Arc<WeightSet>>,
     /// Where packed weights are kept between runs.
     pub kept: Option<Arc<Kept>>,
+    /// When weights that are not kept are packed.
+    pub pack: Pack,
+}
+
+/// When a session packs its weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pack {
+    /// For good when it runs a second time; the first run packs those of a few steps at a time and throws them away. The result of a session
+    /// that runs once is there earlier, and takes less memory.
+    #[default]
+    WhenRunAgain,
+    /// While it is prepared: every run is like the others.
+    AtOnce,
 }
 
 impl Options {
@@ -85,6 +98,7 @@ impl Options {
             strassen: true,
             weights: None,
             kept: None,
+            pack: Pack::default(),
         }
     }
 }
@@ -117,6 +131,10 @@ trait Runner: Send {
     fn isa(&self) -> &'static str;
     /// Bytes of activation memory the plan reserves, if it plans memory.
     fn arena_bytes(&self) -> Option<u64>;
+    /// Whether all kernels are ready for good.
+    fn settled(&self) -> bool {
+        true
+    }
     /// Bytes of weights as kernels want them that no other session holds, if it packs any.
     fn packed_bytes(&self) -> Option<u64> {
         None
@@ -126,7 +144,7 @@ trait Runner: Send {
 }
 
 impl Session {
-    /// Prepares a graph: constant folding, weight packing, memory planning. With `cores`, the calling thread is kept on the first of
+    /// Prepares a graph: constant folding, the choice of kernels, memory planning, and packing of weights unless [`Options::pack`] puts it off. With `cores`, the calling thread is kept on the first of
     /// them from here on.
     ///
     /// # Errors
@@ -141,7 +159,7 @@ impl Session {
             Path::Runtime => return Err(Error::unsupported("another runtime's path cannot be prepared here")),
         }))
     }
-    /// The plan's steps, in execution order.
+    /// The plan's steps, in execution order. Those that wait to be made ready have no detail yet.
     pub fn steps(&self) -> &[Step] {
         self.0.steps()
     }
@@ -157,7 +175,11 @@ impl Session {
     pub fn arena_bytes(&self) -> Option<u64> {
         self.0.arena_bytes()
     }
-    /// Bytes of packed weights, without those that a wider session with the same [`Options::weights`] holds.
+    /// Whether the next run is done as all later ones will be: nothing is packed in it.
+    pub fn settled(&self) -> bool {
+        self.0.settled()
+    }
+    /// Bytes of packed weights, once the session is settled, without those that a wider session with the same [`Options::weights`] holds.
     pub fn packed_bytes(&self) -> Option<u64> {
         self.0.packed_bytes()
     }

@@ -249,7 +249,21 @@ impl Planner<'_> {
                     self.use_buffer(*b);
                 }
             }
-            let out = item.dsts.iter().zip(&dsts).map(|(&v, d)| self.new_buffer(v, accept.dst, d)).collect();
+            let out = match kind {
+                // Results that lie one behind the other.
+                Kind::FewBitsTogether(_) => {
+                    let lens: Vec<usize> = dsts.iter().map(|d| buffer_len(d, Layout::Plain, self.isa)).collect();
+                    let (whole, mut at) = (self.push_buffer(lens.iter().sum(), None), 0);
+                    for (&v, len) in item.dsts.iter().zip(lens) {
+                        let part = self.push_buffer(len, Some((whole, at)));
+                        self.at.insert((v, Layout::Plain), part);
+                        self.made.insert(v, Layout::Plain);
+                        at += len;
+                    }
+                    vec![whole]
+                }
+                _ => item.dsts.iter().zip(&dsts).map(|(&v, d)| self.new_buffer(v, accept.dst, d)).collect(),
+            };
             for p in &places {
                 if let Place::Heap(v) = p {
                     self.heap_last_use.insert(*v, self.drafts.len());

@@ -282,6 +282,19 @@ impl Pool {
         });
     }
 
+    /// Cut `dst` where `starts` says, from 0 to its length in rising order, and call `f(index, part, thread id)` for each part.
+    pub fn for_parts<T: Send>(&self, dst: &mut [T], starts: &[usize], f: impl Fn(usize, &mut [T], usize) + Sync) {
+        let ends = (starts.first(), starts.last());
+        assert!(ends == (Some(&0), Some(&dst.len())) && starts.is_sorted(), "{starts:?} over {} values", dst.len());
+        let base = Base(dst.as_mut_ptr());
+        self.run(starts.len() - 1, |i, id| {
+            // SAFETY: numbers are handed out once each, and parts are disjoint and inside `dst`, since starts rise from 0 to its length, as
+            // asserted; `dst` is exclusively borrowed for the whole run; its elements may be sent to other threads.
+            let part = unsafe { std::slice::from_raw_parts_mut(base.get().add(starts[i]), starts[i + 1] - starts[i]) };
+            f(i, part, id);
+        });
+    }
+
     /// Cut `dst`, seen as `[outer][a][b][len]`, into tiles and call `f(tile, thread id)` for each.
     ///
     /// Hand-out order, outermost first: outer, `b`, `a`, `len`: tasks that read the same rows follow each other.

@@ -4,6 +4,8 @@ use super::Options;
 use crate::error::{Error, Result};
 use crate::kernels::{Entry, Kind, Layout, Packs, Prepared, Task};
 use crate::machine::host;
+use crate::tensor::Tensor;
+use std::borrow::Borrow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,13 +19,13 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    fn prepare(self, options: &Options, packs: &Packs) -> Result<Box<dyn Prepared>> {
+    fn prepare(&self, options: &Options, packs: &Packs) -> Result<Box<dyn Prepared>> {
         let Waiting { entry, kind, srcs, layouts, dsts } = self;
         (entry.prepare)(&Task {
-            kind: &kind,
-            srcs: &srcs,
-            layouts: &layouts,
-            dsts: &dsts,
+            kind,
+            srcs,
+            layouts,
+            dsts,
             isa: options.isa,
             threads: options.threads.max(1),
             winograd: options.winograd,
@@ -31,11 +33,17 @@ impl Waiting {
             packs: Some(packs),
         })
     }
+
+    /// Bytes of its constant operands, as they are in the model, that are not kept packed: what making it ready takes time for.
+    pub(super) fn unpacked(&self, options: &Options) -> usize {
+        let kept = |t: &&Tensor| options.kept.as_ref().is_some_and(|k| k.knows(t));
+        self.kind.constants().iter().filter(|t| !kept(t)).filter_map(|t| t.dtype().bytes_of(t.len())).sum()
+    }
 }
 
-/// All of them, in order. Each goes with its unpacked weights as it is done.
-pub(super) fn all(waiting: Vec<Waiting>, options: &Options) -> Vec<Result<Box<dyn Prepared>>> {
-    let slots: Vec<Mutex<Option<Waiting>>> = waiting.into_iter().map(|w| Mutex::new(Some(w))).collect();
+/// All of them, in order. Those that are given away go with their unpacked weights as they are done.
+pub(super) fn all<W: Borrow<Waiting> + Send>(waiting: Vec<W>, options: &Options) -> Vec<Result<Box<dyn Prepared>>> {
+    let slots: Vec<Mutex<Option<W>>> = waiting.into_iter().map(|w| Mutex::new(Some(w))).collect();
     let packs = Packs::new(options.kept.clone());
     let next = AtomicUsize::new(0);
     let work = || {
@@ -44,7 +52,7 @@ pub(super) fn all(waiting: Vec<Waiting>, options: &Options) -> Vec<Result<Box<dy
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(slot) = slots.get(i) else { return made };
             if let Some(w) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                made.push((i, w.prepare(options, &packs)));
+                made.push((i, w.borrow().prepare(options, &packs)));
             }
         }
     };

@@ -456,7 +456,7 @@ mod tests {
     use super::*;
     use crate::kernels::Act;
     use crate::kernels::gemm::{Finish, GemmShape, Mat, Rhs, gemm};
-    use crate::kernels::packed_bits::{PackedBits, laid};
+    use crate::kernels::packed_bits::{PackedBits, Together, laid};
     use crate::kernels::testing::{close, guarded, isas, values};
 
     fn matrix(k: usize, n: usize, bits: usize, signed: bool, by_column: bool, block: usize) -> FewBits {
@@ -524,6 +524,44 @@ mod tests {
             }
         }
         assert!(laid_out > 200, "{laid_out} in panels");
+    }
+
+    #[test]
+    fn several_matrices_as_one_by_one() {
+        let k = 96;
+        for bits in [4, 8] {
+            let sizes = [70, 1, 33, 256, 16];
+            let matrices = sizes.map(|n| FewBits {
+                zeros: Pages::holding(&[7.0]),
+                scales: Pages::holding(&values(n * 3, n as u64)),
+                ..matrix(k, n, bits, false, true, 32)
+            });
+            let blocks = laid(&matrices[0]).unwrap();
+            let (x, bias) = (values(k, 1), values(70, 2));
+            for isa in isas() {
+                for threads in [1, 2, 3] {
+                    let pool = Pool::new(threads);
+                    let packed: Vec<_> = matrices.iter().map(|w| PackedBits::new(isa, w, blocks, None)).collect();
+                    let plain = After { alpha: 0.5, bias: None, residual: None, act: Act::Relu };
+                    let mut after = [plain; 5];
+                    after[0].bias = Some(&bias);
+                    let mut fixed = vec![0; packed[0].fixed(1)];
+                    let mut want = Vec::new();
+                    for (w, after) in packed.iter().zip(after) {
+                        want.extend(guarded(w.n(), |y| w.product(&pool, 1, &x, &mut fixed, after, y)));
+                    }
+                    let together = Together::new(packed, threads).unwrap();
+                    fixed.fill(-1);
+                    let got = guarded(want.len(), |y| together.product(&pool, &x, &mut fixed, &after, y));
+                    // The same sums, cut elsewhere.
+                    assert_eq!(got, want, "{isa}, {threads} threads, {bits} bits");
+                }
+            }
+            let other = matrix(k, 16, bits, false, true, 32);
+            let unlike = [(&matrices[0], blocks), (&other, laid(&other).unwrap())];
+            let unlike = unlike.map(|(w, blocks)| PackedBits::new(Isa::best(), w, blocks, None)).into();
+            assert_eq!(Together::new(unlike, 1).map_err(|back| back.len()).unwrap_err(), 2);
+        }
     }
 
     #[test]

@@ -147,6 +147,11 @@ impl Kept {
         shelves.entry(file).or_insert_with(open).clone()
     }
 
+    /// Whether weights of the model that a tensor comes from were kept by an earlier run.
+    pub fn knows(&self, tensor: &Tensor) -> bool {
+        map::identity(tensor).is_some_and(|of| self.shelf(of.file).found.is_some())
+    }
+
     /// Weights of `len` values that are packed in a form: those that are kept, or what `pack` makes.
     pub(super) fn pages(&self, of: Identity, form: impl Hash, len: usize, pack: impl FnOnce() -> Pages) -> Pages {
         let (shelf, key) = (self.shelf(of.file), of.changed((form, len)).value);

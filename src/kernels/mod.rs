@@ -34,6 +34,7 @@ mod product;
 mod reduce;
 mod reorder_step;
 mod resize2d;
+mod rotary;
 mod rows;
 pub mod shared;
 mod sweep;

@@ -57,6 +57,12 @@ impl PackedBits {
         self.panels.bytes().len()
     }
 
+    /// Columns.
+    #[cfg(test)]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
     /// Words of `m` rows in fixed point.
     pub fn fixed(&self, m: usize) -> usize {
         m * self.blocks.fixed()
@@ -74,25 +80,14 @@ impl PackedBits {
         }
         let row = blocks.fixed();
         if m == 1 {
-            // A part of the vector for each thread, which asks for the panels it begins with.
-            let count = blocks.count.div_ceil(pool.threads());
-            let part = Blocks { count, ..blocks };
-            let share = panels.len() / blocks.count.div_ceil(count);
-            pool.for_chunks(fixed, part.fixed(), |i, to, _| {
-                let x = &x[i * count * blocks.codes..];
-                let count = count.min(blocks.count - i * count);
-                let x = &x[..x.len().min(count * blocks.codes)];
-                fix(isa, &Blocks { count, ..blocks }, x, &panels[i * share..], to);
-            });
+            fix_vector(pool, isa, &blocks, x, fixed, |i, parts| &panels[i * (panels.len() / parts)..]);
         } else {
             // Arithmetic is what takes the time.
             pool.for_chunks(fixed, row, |i, to, _| fix(isa, &blocks, &x[i * k..][..k], &[], to));
         }
         let fixed = &*fixed;
         let (nr, lines) = (isa.nr(), blocks.panel());
-        let most = if pool.threads() == 1 { 1 } else { PARTS_PER_THREAD * pool.threads() };
-        let parts = (4 * panels.len() * m.min(16) / PART).clamp(1, most);
-        let step = n.div_ceil(parts).next_multiple_of(nr);
+        let step = n.div_ceil(parts(pool.threads(), panels.len() * m.min(16))).next_multiple_of(nr);
         let grid = Grid { outer: 1, a: 1, b: m, len: n, a_tile: 1, b_tile: m.min(ROWS), len_tile: step };
         pool.for_tiles(dst, grid, |mut tile, _| {
             let (n0, b0, wide) = (tile.c0, tile.b0, tile.seg_len());
@@ -123,6 +118,97 @@ impl PackedBits {
                     }
                 }
             }
+        });
+    }
+}
+
+/// Parts for so many values of panels.
+fn parts(threads: usize, values: usize) -> usize {
+    let most = if threads == 1 { 1 } else { PARTS_PER_THREAD * threads };
+    (4 * values / PART).clamp(1, most)
+}
+
+/// A vector in fixed point, a part by each thread, which meanwhile asks for the panels it begins with: `ahead(part, parts)`.
+fn fix_vector<'a>(
+    pool: &Pool,
+    isa: Isa,
+    blocks: &Blocks,
+    x: &[f32],
+    fixed: &mut [i32],
+    ahead: impl Fn(usize, usize) -> &'a [f32] + Sync,
+) {
+    let count = blocks.count.div_ceil(pool.threads());
+    let parts = blocks.count.div_ceil(count);
+    pool.for_chunks(fixed, Blocks { count, ..*blocks }.fixed(), |i, to, _| {
+        let x = &x[i * count * blocks.codes..];
+        let count = count.min(blocks.count - i * count);
+        let x = &x[..x.len().min(count * blocks.codes)];
+        fix(isa, &Blocks { count, ..*blocks }, x, ahead(i, parts), to);
+    });
+}
+
+/// Matrices that meet the same vector one after the other, as one product.
+#[derive(Debug)]
+pub struct Together {
+    matrices: Vec<PackedBits>,
+    /// Where the tasks' parts of the result begin, and its end.
+    starts: Vec<usize>,
+    /// The matrix of each part, and the part's first column.
+    from: Vec<(usize, usize)>,
+}
+
+impl Together {
+    /// Of matrices with the same blocks, for so many threads; others, or none, are given back.
+    pub fn new(matrices: Vec<PackedBits>, threads: usize) -> Result<Together, Vec<PackedBits>> {
+        let Some(first) = matrices.first() else { return Err(matrices) };
+        let like = |m: &PackedBits| (m.isa, m.k, m.blocks) == (first.isa, first.k, first.blocks);
+        if !matrices.iter().all(like) {
+            return Err(matrices);
+        }
+        let nr = first.isa.nr();
+        let columns: usize = matrices.iter().map(|m| m.n).sum();
+        let parts = parts(threads, matrices.iter().map(|m| m.panels.len()).sum());
+        let step = columns.div_ceil(parts).next_multiple_of(nr).max(nr);
+        let (mut starts, mut from, mut at) = (Vec::new(), Vec::new(), 0);
+        for (i, m) in matrices.iter().enumerate() {
+            // Of each matrix as many columns as the others' parts have, or nearly: parts of equal size.
+            let own = m.n.div_ceil(m.n.div_ceil(step).max(1)).next_multiple_of(nr);
+            for col in (0..m.n).step_by(own.max(1)) {
+                starts.push(at + col);
+                from.push((i, col));
+            }
+            at += m.n;
+        }
+        starts.push(at);
+        Ok(Together { matrices, starts, from })
+    }
+
+    /// The matrices.
+    pub fn matrices(&self) -> &[PackedBits] {
+        &self.matrices
+    }
+
+    /// `act(alpha · x · W + bias)` of each matrix, one result behind the other; `fixed` is room for the vector in fixed point.
+    ///
+    /// Panics on lengths that do not fit.
+    pub fn product(&self, pool: &Pool, x: &[f32], fixed: &mut [i32], after: &[After<'_>], dst: &mut [f32]) {
+        let Together { matrices, starts, from } = self;
+        let PackedBits { isa, k, blocks, .. } = matrices[0];
+        assert!(x.len() == k && fixed.len() == blocks.fixed() && after.len() == matrices.len(), "few bits {k}");
+        assert!(after.iter().zip(matrices).all(|(a, m)| a.fits(1, m.n)), "few bits {k}: bias");
+        if dst.is_empty() {
+            return;
+        }
+        let panels = |part: usize| {
+            let (matrix, col) = from[part];
+            &matrices[matrix].panels[col * blocks.panel()..]
+        };
+        fix_vector(pool, isa, &blocks, x, fixed, |i, parts| panels(i * from.len() / parts));
+        let fixed = &*fixed;
+        pool.for_parts(dst, starts, |part, y, _| {
+            let (matrix, col) = from[part];
+            products(isa, &blocks, panels(part), fixed, y);
+            after[matrix].apply(isa, col, col, y);
         });
     }
 }

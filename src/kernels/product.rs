@@ -4,13 +4,14 @@ use super::few_bits::{FewBits, few_rows, rounded_to_bytes};
 use super::gemm::{Bias, Finish, GemmShape, Mat, PackedB, Rhs, gemm};
 use super::gemv::{self, After, Order};
 use super::kept::{Kept, Source};
-use super::packed_bits::PackedBits;
+use super::packed_bits::{PackedBits, Together};
 use super::strassen::{self, Lay, strassen};
-use super::task::{Accept, Entry, Kind, MatMul, Prepared, Task, Verdict};
+use super::task::{Accept, Entry, FewBitsProduct, Kind, MatMul, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
 use crate::simd::Isa;
 use crate::tensor::{DType, Identity, Tensor};
+use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -22,6 +23,9 @@ pub(super) const STRASSEN: Entry =
 
 pub(super) const FEW_BITS: Entry =
     Entry { name: "few-bits", accepts: accepts_few, prepare: prepare_few, tolerance: 2e-5 };
+
+pub(super) const TOGETHER: Entry =
+    Entry { name: "few-bits-together", accepts: accepts_together, prepare: prepare_together, tolerance: 2e-5 };
 
 fn matmul<'a>(task: &Task<'a>) -> std::result::Result<&'a MatMul, String> {
     match task.kind {
@@ -327,19 +331,29 @@ struct FewBitsStep {
     held: Mutex<(Vec<f32>, Vec<i32>)>,
 }
 
-fn prepare_few(task: &Task) -> Result<Box<dyn Prepared>> {
-    let Kind::FewBits(p) = task.kind else { return Err(Error::run("not a product in few bits")) };
-    let (rows, isa, w) = (all_rows(&p.product), task.isa, &p.weights);
+fn coded(task: &Task, p: &FewBitsProduct) -> Result<Coded> {
+    let (isa, w) = (task.isa, &p.weights);
     let fits = w.fits() && w.k == p.product.k && w.n == p.product.n;
     fits.then_some(()).ok_or_else(|| Error::run("the matrix has another size"))?;
-    let coded = match (PackedBits::blocks(isa, w), task.kept()) {
+    Ok(match (PackedBits::blocks(isa, w), task.kept()) {
         (Some(blocks), kept) => Coded::Panels(PackedBits::new(isa, w, blocks, kept)),
         (None, Some(kept)) => Coded::Stored(Arc::new(FewBits { data: kept.placed(&w.data), ..(**w).clone() })),
         (None, None) => Coded::Stored(w.clone()),
-    };
-    let fixed = if let Coded::Panels(panels) = &coded { panels.fixed(rows) } else { 0 };
-    let held = Mutex::new((vec![0.0; if p.rounded { rows * p.product.k } else { 0 }], vec![0; fixed]));
-    Ok(Box::new(FewBitsStep { isa, rows, product: p.product.clone(), coded, rounded: p.rounded, held }))
+    })
+}
+
+impl FewBitsStep {
+    fn new(isa: Isa, p: &FewBitsProduct, coded: Coded) -> FewBitsStep {
+        let rows = all_rows(&p.product);
+        let fixed = if let Coded::Panels(panels) = &coded { panels.fixed(rows) } else { 0 };
+        let held = Mutex::new((vec![0.0; if p.rounded { rows * p.product.k } else { 0 }], vec![0; fixed]));
+        FewBitsStep { isa, rows, product: p.product.clone(), coded, rounded: p.rounded, held }
+    }
+}
+
+fn prepare_few(task: &Task) -> Result<Box<dyn Prepared>> {
+    let Kind::FewBits(p) = task.kind else { return Err(Error::run("not a product in few bits")) };
+    Ok(Box::new(FewBitsStep::new(task.isa, p, coded(task, p)?)))
 }
 
 impl Prepared for FewBitsStep {
@@ -376,5 +390,83 @@ impl Prepared for FewBitsStep {
     }
     fn packed_bytes(&self) -> usize {
         if let Coded::Panels(panels) = &self.coded { panels.bytes() } else { 0 }
+    }
+}
+
+fn accepts_together(task: &Task) -> Verdict {
+    match task.kind {
+        Kind::FewBitsTogether(_) => Ok(Accept::plain(task)),
+        _ => Err(String::new()),
+    }
+}
+
+/// Products of one vector whose matrices lie alike.
+struct TogetherStep {
+    products: Vec<MatMul>,
+    together: Together,
+    /// Between runs: the operand in fixed point.
+    fixed: Mutex<Vec<i32>>,
+}
+
+/// Products of one vector, each for itself.
+struct InTurn(Vec<FewBitsStep>);
+
+fn prepare_together(task: &Task) -> Result<Box<dyn Prepared>> {
+    let Kind::FewBitsTogether(products) = task.kind else { return Err(Error::run("not products in few bits")) };
+    let (mut panels, mut others) = (Vec::new(), Vec::new());
+    for p in products {
+        match coded(task, p)? {
+            Coded::Panels(p) => panels.push(p),
+            stored => others.push(stored),
+        }
+    }
+    if others.is_empty() {
+        match Together::new(panels, task.threads) {
+            Ok(together) => {
+                let fixed = Mutex::new(vec![0; together.matrices()[0].fixed(1)]);
+                let products = products.iter().map(|p| p.product.clone()).collect();
+                return Ok(Box::new(TogetherStep { products, together, fixed }));
+            }
+            Err(back) => others.extend(back.into_iter().map(Coded::Panels)),
+        }
+    } else if !panels.is_empty() {
+        // Panels and codes in place mixed: in the order of the products again.
+        others = products.iter().map(|p| coded(task, p)).collect::<Result<_>>()?;
+    }
+    let steps = products.iter().zip(others).map(|(p, coded)| FewBitsStep::new(task.isa, p, coded));
+    Ok(Box::new(InTurn(steps.collect())))
+}
+
+impl Prepared for TogetherStep {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let mut fixed = self.fixed.lock().unwrap_or_else(PoisonError::into_inner);
+        fn after(t: &MatMul) -> After<'_> {
+            After { alpha: t.alpha, bias: t.bias.as_deref(), residual: None, act: t.act }
+        }
+        let after: SmallVec<[After<'_>; 4]> = self.products.iter().map(after).collect();
+        self.together.product(pool, srcs[0], &mut fixed, &after, dsts[0]);
+    }
+    fn detail(&self) -> String {
+        format!("{} matrices, panels of codes, fixed point", self.products.len())
+    }
+    fn packed_bytes(&self) -> usize {
+        self.together.matrices().iter().map(PackedBits::bytes).sum()
+    }
+}
+
+impl Prepared for InTurn {
+    fn run(&self, pool: &Pool, srcs: &[&[f32]], dsts: &mut [&mut [f32]]) {
+        let mut rest = &mut *dsts[0];
+        for step in &self.0 {
+            let (own, others) = std::mem::take(&mut rest).split_at_mut(step.product.n);
+            step.run(pool, srcs, &mut [own]);
+            rest = others;
+        }
+    }
+    fn detail(&self) -> String {
+        format!("{} matrices in turn", self.0.len())
+    }
+    fn packed_bytes(&self) -> usize {
+        self.0.iter().map(Prepared::packed_bytes).sum()
     }
 }

@@ -3,7 +3,7 @@
 use super::task::Entry;
 use super::{
     affine, attention_step, chain, channels, channels_last, conv, conv_computed, conv_deformed, deconv, join,
-    pointwise, product, recurrent, reduce, reorder_step, resize2d, rows, winograd,
+    pointwise, product, recurrent, reduce, reorder_step, resize2d, rotary, rows, winograd,
 };
 
 /// All kernels.
@@ -20,11 +20,13 @@ pub const TABLE: &[Entry] = &[
     product::GEMM,
     product::STRASSEN,
     product::FEW_BITS,
+    product::TOGETHER,
     pointwise::UNARY,
     pointwise::BINARY,
     pointwise::BROADCAST,
     pointwise::AFFINE,
     attention_step::ENTRY,
+    rotary::ENTRY,
     recurrent::ENTRY,
     rows::SOFTMAX,
     rows::NORM,

@@ -185,6 +185,8 @@ pub enum Kind {
     MatMul(MatMul),
     /// As [`Kind::MatMul`], with a constant b in few bits. Operands: a, then the residual.
     FewBits(FewBitsProduct),
+    /// Products of one vector with several matrices, each as [`Kind::FewBits`] without a residual: one destination each. Operand: a.
+    FewBitsTogether(Vec<FewBitsProduct>),
     /// A recurrent layer. Operands: x, then the first states that [`Recurrent`] says.
     Recurrent(Recurrent),
     /// Elementwise functions one after the other. Operand: x.
@@ -218,6 +220,8 @@ pub enum Kind {
     },
     /// `softmax(scale · q·kᵀ + mask) · v`. Operands: as [`Attention`] says.
     Attention(Attention),
+    /// `x · cos + (−x₂, x₁) · sin`, x₁ and x₂ the halves of each row. Operands: x, cos, sin, the angles spread over rows as numpy does it.
+    Rotary,
     /// Layer (or root-mean-square) normalisation over runs of `inner` elements. Operand: x.
     Norm {
         /// Elements normalised together.
@@ -284,6 +288,26 @@ pub enum Kind {
         /// To.
         to: Layout,
     },
+}
+
+impl Kind {
+    /// Tensors of constants that kernels pack.
+    pub fn constants(&self) -> Vec<&Tensor> {
+        match self {
+            Kind::Conv { weights, .. } | Kind::ConvDeformed { weights, .. } | Kind::ConvTranspose { weights, .. } => {
+                vec![weights]
+            }
+            Kind::ConvChain(chain) => {
+                let ConvChain { expand, depthwise, project, .. } = &**chain;
+                expand.iter().chain([depthwise]).chain(project).map(|p| &p.weights).collect()
+            }
+            Kind::MatMul(product) => product.b.iter().collect(),
+            Kind::FewBits(product) => vec![&product.weights.data],
+            Kind::FewBitsTogether(products) => products.iter().map(|p| &*p.weights.data).collect(),
+            Kind::Recurrent(layer) => vec![&layer.w, &layer.r],
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// A recurrent layer, time before batch.

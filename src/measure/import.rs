@@ -226,6 +226,7 @@ impl Joined {
             threads: 0,
             arena_bytes: None,
             prepare_s: None,
+            first_s: None,
             kept_bytes: None,
             steps: steps.collect(),
             timer_s: 0.0,

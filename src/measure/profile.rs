@@ -104,6 +104,8 @@ pub struct Profile {
     pub arena_bytes: Option<u64>,
     /// From opening the file to a session that is ready to run, where that was timed.
     pub prepare_s: Option<f64>,
+    /// From opening the file to the result of the first run, where that was timed.
+    pub first_s: Option<f64>,
     /// Bytes of packed weights that an earlier run had kept and this one did not make; `None` where none are kept.
     pub kept_bytes: Option<u64>,
     /// Steps in execution order.
@@ -177,6 +179,7 @@ pub fn profile(
         threads: subject.threads(),
         arena_bytes: subject.arena_bytes(),
         prepare_s: None,
+        first_s: None,
         kept_bytes: None,
         steps,
         timer_s: timer * scale,

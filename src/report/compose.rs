@@ -64,6 +64,7 @@ pub fn compose(source: Source) -> Report {
         isa: p.isa.clone(),
         arena_bytes: p.arena_bytes,
         prepare_s: p.prepare_s,
+        first_s: p.first_s,
         kept_bytes: p.kept_bytes,
         samples: p.samples.seconds.clone(),
         per_step: true,

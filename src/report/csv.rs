@@ -34,6 +34,7 @@ pub(super) fn cells_of(report: &Report) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
         "prepare_ms",
         "floor_ms",
         "peak_resident_bytes",
+        "first_ms",
     ];
     let row = |l: &super::model::Latency| {
         let ms = |s: f64| Cell::Ms(s * 1e3);
@@ -53,6 +54,7 @@ pub(super) fn cells_of(report: &Report) -> (Vec<&'static str>, Vec<Vec<Cell>>) {
             l.prepare_s.map_or(Cell::Blank, ms),
             floor.map_or(Cell::Blank, |r| Cell::Ms(r.floor_ms)),
             report.peak_resident_bytes.map_or(Cell::Blank, Cell::Bytes),
+            l.first_s.map_or(Cell::Blank, ms),
         ]
     };
     (keys, report.latency.iter().map(row).collect())

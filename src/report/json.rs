@@ -154,6 +154,7 @@ fn latency(l: &Latency) -> Value {
         "isa": l.isa,
         "arena_bytes": l.arena_bytes,
         "prepare_ms": l.prepare_s.map(ms),
+        "first_ms": l.first_s.map(ms),
         "kept_bytes": l.kept_bytes,
         "timed_per_step": l.per_step,
         "samples_ms": l.samples.iter().map(|v| v * 1e3).collect::<Vec<f64>>(),

@@ -275,6 +275,8 @@ pub struct Latency {
     pub arena_bytes: Option<u64>,
     /// From opening the file to a session that is ready to run, seconds.
     pub prepare_s: Option<f64>,
+    /// From opening the file to the result of the first run, seconds.
+    pub first_s: Option<f64>,
     /// Bytes of packed weights that an earlier run had kept and this one did not make; `None` where none are kept.
     pub kept_bytes: Option<u64>,
     /// All samples, seconds.

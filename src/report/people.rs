@@ -270,6 +270,9 @@ fn latency(l: &Latency) -> String {
         if let Some(bytes) = l.kept_bytes.filter(|b| *b > 0) {
             text.push_str(&format!(", {} of its weights packed by an earlier run", iec(bytes)));
         }
+        if let Some(s) = l.first_s {
+            text.push_str(&format!(", first result after {} ms", v(s)));
+        }
     }
     if let Some(bytes) = l.arena_bytes {
         text.push_str(&format!("; arena {}", iec(bytes)));

@@ -16,6 +16,8 @@ mod pads;
 mod products;
 mod recurrent;
 mod repeats;
+mod rotary;
+mod siblings;
 mod views;
 
 use repeats::Repeats;
@@ -127,10 +129,12 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize, set: Option<
     let sole = |v: ValueId| w.readers[v.0 as usize].len() == 1 && !w.is_output[v.0 as usize];
     let items = channels::compose(graph, items, lanes, &sole);
     let items = pads::fuse(items, &sole);
+    let items = rotary::fuse(graph, items, &sole);
     let items = inputs::fuse(graph, items, &sole);
     let mut items = chains::fuse(items, &sole);
     // A fused step runs where its last node stood: everything it reads is there by then.
     items.sort_by_key(|i: &Item| i.covers.iter().max().copied());
+    let items = siblings::join(items);
     check_partition(graph, &items)?;
     Ok(items)
 }
@@ -142,7 +146,11 @@ pub(super) fn keep_read(graph: &Graph, items: &[Item], statics: &mut Statics) {
         read.extend(&item.srcs);
         // These always find a kernel; others may still fall back to their node.
         if let Work::Kernel(kind) = &item.work
-            && let Kind::MatMul(_) | Kind::Attention(_) | Kind::FewBits(_) | Kind::Recurrent(_) = **kind
+            && let Kind::MatMul(_)
+            | Kind::Attention(_)
+            | Kind::FewBits(_)
+            | Kind::FewBitsTogether(_)
+            | Kind::Recurrent(_) = **kind
         {
             continue;
         }

@@ -37,6 +37,24 @@ fn many_short_runs_with_and_without_activation() {
 }
 
 #[test]
+fn parts_begin_where_they_should() {
+    for threads in [1, 3] {
+        let pool = Pool::new(threads);
+        for starts in [vec![0, 0], vec![0, 5], vec![0, 1, 1, 7, 20], (0..=40).collect()] {
+            let mut dst = vec![usize::MAX; *starts.last().unwrap()];
+            pool.for_parts(&mut dst, &starts, |i, part, _| part.fill(i));
+            let of = |at: usize| starts.iter().rposition(|s| *s <= at).unwrap();
+            assert!(dst.iter().enumerate().all(|(at, &i)| i == of(at)), "{starts:?}: {dst:?}");
+        }
+        for starts in [vec![], vec![0], vec![0, 2], vec![1, 3], vec![0, 2, 1, 3], vec![0, 4]] {
+            let mut dst = [0; 3];
+            let cut = std::panic::AssertUnwindSafe(|| pool.for_parts(&mut dst, &starts, |_, part, _| part.fill(1)));
+            assert!(catch_unwind(cut).is_err() && dst == [0; 3], "{starts:?}");
+        }
+    }
+}
+
+#[test]
 fn even_tiles_cover_and_differ_by_a_unit() {
     for threads in [1, 2, 5] {
         let pool = Pool::new(threads);
