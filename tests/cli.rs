@@ -168,6 +168,7 @@ fn bench_prints_latency_in_the_contract_shape() {
     for key in ["min_ms", "median_ms", "p90_ms", "runs", "prepare_ms"] {
         assert!(latency[key].as_f64().unwrap() > 0.0, "{key}");
     }
+    assert!(latency["first_ms"].as_f64().unwrap() > latency["prepare_ms"].as_f64().unwrap());
     assert_eq!(latency["threads"], 1);
     if cfg!(target_os = "linux") {
         assert!(doc["process"]["peak_resident_bytes"].as_u64().unwrap() > 1 << 20);

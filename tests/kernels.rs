@@ -1,7 +1,7 @@
 //! Every fast kernel against the reference: all operator cases and fused patterns, on every instruction set and with one and two
 //! threads, activation memory filled with NaN beforehand. A kernel of the table that no case reaches is a failure.
 
-use madd_prof::engine::{Options, Path, Session};
+use madd_prof::engine::{Options, Pack, Path, Session};
 use madd_prof::ir::{Bindings, Source, build};
 use madd_prof::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
 use madd_prof::ops::{NEWEST_OPSET, TABLE, sample};
@@ -1112,4 +1112,32 @@ fn every_kernel_equals_the_reference_on_every_instruction_set() {
         }
     }
     assert!(wrong.is_empty(), "{} failures:\n{}", wrong.len(), wrong[..wrong.len().min(40)].join("\n"));
+}
+
+#[test]
+fn weights_are_packed_for_good_when_a_session_runs_again() {
+    let models = fused_models();
+    let model = |m: &Model| Arc::new(build(&m.spec, &Bindings::default()).unwrap().graph);
+    let mut late = 0;
+    for m in &models {
+        let graph = model(m);
+        let options = Options::new(Path::Optimized, 2);
+        let mut session = Session::new(&graph, &options).unwrap();
+        let mut at_once = Session::new(&graph, &Options { pack: Pack::AtOnce, ..options }).unwrap();
+        assert!(at_once.settled() && at_once.packed_bytes().is_some(), "{}", m.name);
+        let Ok(want) = at_once.run(&m.inputs) else { continue };
+        let same = |got: Vec<Tensor>| got.iter().zip(&want).all(|(a, b)| a.bytes().ok() == b.bytes().ok());
+        if !session.settled() {
+            late += 1;
+            assert_eq!(session.packed_bytes(), None, "{}", m.name);
+        }
+        let was = session.settled();
+        assert!(same(session.run(&m.inputs).unwrap()), "{}: packed for a few steps", m.name);
+        assert_eq!(session.settled(), was, "{}", m.name);
+        assert!(same(session.run(&m.inputs).unwrap()), "{}: packed for good", m.name);
+        assert!(session.settled() && session.packed_bytes() == at_once.packed_bytes(), "{}", m.name);
+        let details = |s: &Session| s.steps().iter().map(|s| s.detail.clone()).collect::<Vec<_>>();
+        assert_eq!(details(&session), details(&at_once), "{}", m.name);
+    }
+    assert!(late > 50 && late < models.len(), "{late} of {}", models.len());
 }

@@ -218,6 +218,11 @@ pub(super) fn cost(isa: Isa, threads: usize, lay: Lay, batch: usize, [m, k, n]: 
     if m < few_m || k < few_k || n < few_n {
         return Err(format!("fewer than {few_m} rows, {few_k} values of k or {few_n} columns"));
     }
+    // Threads that share columns make the sums of A each for themselves: 49 pixels of four networks took 1.0 to 1.2 of the time on two
+    // threads, 196 took 0.9 to 1.0. In rows A costs less, and 49 were even.
+    if lay == Lay::Blocks && threads > 1 && batch * m < FEW_ROWS * threads {
+        return Err(format!("fewer than {FEW_ROWS} pixels for each thread"));
+    }
     let parts = Parts::of(isa, threads, lay, (batch, m), [k, n]);
     let k = 2.0 * slices(isa, k).map(|s| s.kc).sum::<usize>() as f64;
     // Pairs of panels take 7 of 8 products; a panel alone takes all.
