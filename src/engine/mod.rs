@@ -77,7 +77,7 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pack {
     /// For good when it runs a second time; the first run packs those of a few steps at a time and throws them away. The result of a session
-    /// that runs once is there earlier, and takes less memory.
+    /// that runs once is there earlier where memory has to be found first.
     #[default]
     WhenRunAgain,
     /// While it is prepared: every run is like the others.
@@ -144,8 +144,8 @@ trait Runner: Send {
 }
 
 impl Session {
-    /// Prepares a graph: constant folding, the choice of kernels, memory planning, and packing of weights unless [`Options::pack`] puts it off. With `cores`, the calling thread is kept on the first of
-    /// them from here on.
+    /// Prepares a graph: constant folding, the choice of kernels, memory planning, and packing of weights unless [`Options::pack`] puts it
+    /// off. With `cores`, the calling thread is kept on the first of them from here on.
     ///
     /// # Errors
     /// If the graph holds an operator that cannot run, or preparation fails.

@@ -71,7 +71,8 @@ enum Late {
     RunOnce(Vec<(usize, Waiting)>),
 }
 
-/// Bytes of weights, as the model has them, that the first run packs at a time: packed they stay in the last-level cache until they are used.
+/// Bytes of weights, as the model has them, that the first run packs at a time. More is faster where memory is at hand, since cores wait for
+/// each other less often, and slower where the system has to find it.
 const AT_A_TIME: usize = 8 << 20;
 
 /// Values of a result that one task copies.

@@ -57,6 +57,11 @@ impl PackedBits {
         self.panels.bytes().len()
     }
 
+    /// Whether the same vector in fixed point meets both.
+    pub fn is_like(&self, other: &PackedBits) -> bool {
+        (self.isa, self.k, self.blocks) == (other.isa, other.k, other.blocks)
+    }
+
     /// Columns.
     #[cfg(test)]
     pub fn n(&self) -> usize {
@@ -158,14 +163,10 @@ pub struct Together {
 }
 
 impl Together {
-    /// Of matrices with the same blocks, for so many threads; others, or none, are given back.
-    pub fn new(matrices: Vec<PackedBits>, threads: usize) -> Result<Together, Vec<PackedBits>> {
-        let Some(first) = matrices.first() else { return Err(matrices) };
-        let like = |m: &PackedBits| (m.isa, m.k, m.blocks) == (first.isa, first.k, first.blocks);
-        if !matrices.iter().all(like) {
-            return Err(matrices);
-        }
-        let nr = first.isa.nr();
+    /// Of matrices that are like each other, for so many threads. Panics if there are none, or others.
+    pub fn new(matrices: Vec<PackedBits>, threads: usize) -> Together {
+        assert!(matrices.iter().all(|m| m.is_like(&matrices[0])), "matrices that lie in panels of several kinds");
+        let nr = matrices[0].isa.nr();
         let columns: usize = matrices.iter().map(|m| m.n).sum();
         let parts = parts(threads, matrices.iter().map(|m| m.panels.len()).sum());
         let step = columns.div_ceil(parts).next_multiple_of(nr).max(nr);
@@ -180,7 +181,7 @@ impl Together {
             at += m.n;
         }
         starts.push(at);
-        Ok(Together { matrices, starts, from })
+        Together { matrices, starts, from }
     }
 
     /// The matrices.

@@ -395,7 +395,7 @@ impl Prepared for FewBitsStep {
 
 fn accepts_together(task: &Task) -> Verdict {
     match task.kind {
-        Kind::FewBitsTogether(_) => Ok(Accept::plain(task)),
+        Kind::FewBitsTogether(products) if products.len() > 1 => Ok(Accept::plain(task)),
         _ => Err(String::new()),
     }
 }
@@ -413,28 +413,17 @@ struct InTurn(Vec<FewBitsStep>);
 
 fn prepare_together(task: &Task) -> Result<Box<dyn Prepared>> {
     let Kind::FewBitsTogether(products) = task.kind else { return Err(Error::run("not products in few bits")) };
-    let (mut panels, mut others) = (Vec::new(), Vec::new());
-    for p in products {
-        match coded(task, p)? {
-            Coded::Panels(p) => panels.push(p),
-            stored => others.push(stored),
-        }
+    let coded: Vec<Coded> = products.iter().map(|p| coded(task, p)).collect::<Result<_>>()?;
+    let alike = |pair: &[Coded]| matches!(pair, [Coded::Panels(a), Coded::Panels(b)] if a.is_like(b));
+    if !coded.windows(2).all(alike) {
+        let steps = products.iter().zip(coded).map(|(p, coded)| FewBitsStep::new(task.isa, p, coded));
+        return Ok(Box::new(InTurn(steps.collect())));
     }
-    if others.is_empty() {
-        match Together::new(panels, task.threads) {
-            Ok(together) => {
-                let fixed = Mutex::new(vec![0; together.matrices()[0].fixed(1)]);
-                let products = products.iter().map(|p| p.product.clone()).collect();
-                return Ok(Box::new(TogetherStep { products, together, fixed }));
-            }
-            Err(back) => others.extend(back.into_iter().map(Coded::Panels)),
-        }
-    } else if !panels.is_empty() {
-        // Panels and codes in place mixed: in the order of the products again.
-        others = products.iter().map(|p| coded(task, p)).collect::<Result<_>>()?;
-    }
-    let steps = products.iter().zip(others).map(|(p, coded)| FewBitsStep::new(task.isa, p, coded));
-    Ok(Box::new(InTurn(steps.collect())))
+    let panels = coded.into_iter().filter_map(|c| if let Coded::Panels(p) = c { Some(p) } else { None }).collect();
+    let together = Together::new(panels, task.threads);
+    let fixed = Mutex::new(vec![0; together.matrices()[0].fixed(1)]);
+    let products = products.iter().map(|p| p.product.clone()).collect();
+    Ok(Box::new(TogetherStep { products, together, fixed }))
 }
 
 impl Prepared for TogetherStep {

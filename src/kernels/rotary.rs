@@ -7,13 +7,12 @@ use super::task::{Accept, Entry, Kind, Prepared, Task, Verdict};
 use crate::engine::pool::Pool;
 use crate::error::{Error, Result};
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
+use smallvec::SmallVec;
 
 pub(super) const ENTRY: Entry = Entry { name: "rotary", accepts, prepare, tolerance: 1e-6 };
 
 /// Values one task handles, about.
 const TASK: usize = 16 << 10;
-/// Axes before the last, at most.
-const MOST: usize = 7;
 
 /// An axis before the last.
 #[derive(Debug, Clone, Copy)]
@@ -49,11 +48,7 @@ fn axes(x: &[usize], angles: [&[usize]; 2]) -> Option<Vec<Axis>> {
 fn found(task: &Task) -> Option<Rotary> {
     let (Kind::Rotary, [x, cos, sin], [y]) = (task.kind, task.srcs, task.dsts) else { return None };
     let (width, axes) = (*x.last()?, axes(x, [cos, sin])?);
-    (x == y && width > 0 && width.is_multiple_of(2) && axes.len() <= MOST).then_some(Rotary {
-        isa: task.isa,
-        width,
-        axes,
-    })
+    (x == y && width > 0 && width.is_multiple_of(2)).then_some(Rotary { isa: task.isa, width, axes })
 }
 
 fn accepts(task: &Task) -> Verdict {
@@ -90,7 +85,7 @@ impl SimdOp for Turn<'_> {
     fn call<S: Simd>(self, s: S) {
         let Turn { rotary: Rotary { width, axes, .. }, first, x, angles: [cos, sin], y } = self;
         let (width, half) = (*width, width / 2);
-        let mut index = [0; MOST];
+        let mut index: SmallVec<[usize; 8]> = SmallVec::from_elem(0, axes.len());
         let (mut c, mut t, mut rest) = (0, 0, first);
         for (i, axis) in index.iter_mut().zip(axes).rev() {
             *i = rest % axis.len;
@@ -134,14 +129,15 @@ mod tests {
     use crate::kernels::Layout;
     use crate::kernels::testing::{close, guarded, isas, values};
 
-    /// Dims of x, of the cosines and of the sines: a token, a prompt, positions before heads, one angle for all, odd halves, many rows.
-    const SHAPES: [[&[usize]; 3]; 6] = [
+    /// Dims of x, of the cosines and of the sines: a token, a prompt, positions before heads, one angle for all, odd halves, many rows, many axes.
+    const SHAPES: [[&[usize]; 3]; 7] = [
         [&[1, 4, 1, 64], &[1, 1, 1, 64], &[1, 64]],
         [&[2, 3, 5, 32], &[5, 32], &[2, 1, 5, 32]],
         [&[1, 7, 3, 40], &[7, 1, 40], &[1, 7, 1, 40]],
         [&[3, 2, 6], &[6], &[1, 2, 6]],
         [&[5, 66], &[1, 66], &[5, 66]],
         [&[2, 9, 61, 34], &[61, 34], &[61, 34]],
+        [&[2, 2, 2, 2, 2, 2, 2, 2, 2, 4], &[2, 1, 2, 4], &[2, 1, 1, 2, 2, 2, 2, 2, 2, 4]],
     ];
 
     #[test]

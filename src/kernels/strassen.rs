@@ -219,7 +219,7 @@ pub(super) fn cost(isa: Isa, threads: usize, lay: Lay, batch: usize, [m, k, n]: 
         return Err(format!("fewer than {few_m} rows, {few_k} values of k or {few_n} columns"));
     }
     // Threads that share columns make the sums of A each for themselves: 49 pixels of four networks took 1.0 to 1.2 of the time on two
-    // threads, 196 took 0.9 to 1.0. In rows A costs less, and 49 were even.
+    // threads, 196 took 0.9 to 1.05. In rows A costs less, and 49 were even.
     if lay == Lay::Blocks && threads > 1 && batch * m < FEW_ROWS * threads {
         return Err(format!("fewer than {FEW_ROWS} pixels for each thread"));
     }
