@@ -16,6 +16,7 @@ use crate::ops::{Access, EvalCx, Op};
 use crate::simd::{Isa, denormals};
 use crate::tensor::{Container, Tensor};
 use std::borrow::{Borrow, Cow};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -84,7 +85,6 @@ impl Plan {
         refuse_unknown(graph)?;
         let mut statics = interp::statics(graph)?;
         let items = super::passes::items(graph, &statics, isa.lanes(), options.weights.as_ref())?;
-        super::passes::keep_read(graph, &items, &mut statics);
         let Drawn { drafts, waiting, steps, outputs, ranges, len } = planner::draw(graph, options, &statics, items)?;
         let mut waiting = waiting.into_iter();
         let (mut now, mut late) = (Vec::new(), Vec::new());
@@ -109,6 +109,14 @@ impl Plan {
                 }
             });
         }
+        // Computed constants that live on as packed weights only are dropped.
+        let mut read: HashSet<ValueId> = graph.outputs().iter().copied().collect();
+        for exec in &execs {
+            if let Exec::Fallback { node, .. } = exec {
+                read.extend(graph.node(*node).inputs.iter().flatten());
+            }
+        }
+        statics.retain(|v, _| read.contains(v));
         let cores = options.cores.clone();
         let pool = Pool::with_hook(threads, move |id| {
             denormals::flush_for_good();

@@ -33,7 +33,10 @@ impl Reference {
                 ..Step::default()
             });
         }
-        Ok(Reference { graph: graph.clone(), statics: interp::statics(graph)?, steps, step_of })
+        let statics = interp::statics(graph)?;
+        // No node that is timed shall wait for them.
+        statics.values().filter(|t| t.is_lazy()).try_for_each(|t| t.bytes().map(drop))?;
+        Ok(Reference { graph: graph.clone(), statics, steps, step_of })
     }
 }
 

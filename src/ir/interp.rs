@@ -2,21 +2,29 @@
 
 use super::{Graph, NodeId, Value, ValueId};
 use crate::error::{Error, Result};
-use crate::ops::EvalCx;
-use crate::tensor::{DType, Fact, Shape, Tensor};
+use crate::onnx::map;
+use crate::ops::{EvalCx, Op};
+use crate::tensor::{DType, Fact, Identity, Shape, Tensor};
 use std::collections::HashMap;
 use std::time::Instant;
 
 /// Values that depend on constants only, computed once.
 pub type Statics = HashMap<ValueId, Tensor>;
 
-/// Computes every static value that some non-static node (or an output) reads.
+/// Values from which on a static value is computed when somebody looks at its numbers, like what is made of it.
+const LARGE: usize = 1 << 14;
+/// Values that wait for each other to be looked at, at most: each is some stack.
+const DEEPEST: usize = 64;
+
+/// Every static value that some non-static node (or an output) reads. Small ones are computed at once; large ones, and what is made of
+/// them, when somebody first looks: weights that a graph standardises itself are as much work as packing them.
 ///
 /// # Errors
 /// If a kernel fails.
 pub fn statics(graph: &Graph) -> Result<Statics> {
     let mut values: Statics = HashMap::new();
-    let cx = EvalCx::default();
+    // How many others each waiting value waits for, one after the other.
+    let mut waiting: HashMap<ValueId, usize> = HashMap::new();
     // Only what is needed, found backwards: a static chain may be dead.
     let mut needed = vec![false; graph.values().len()];
     for id in graph.outputs() {
@@ -28,11 +36,20 @@ pub fn statics(graph: &Graph) -> Result<Statics> {
         }
     }
     for (id, node) in graph.iter().filter(|(_, n)| n.is_static) {
-        let wanted = |v: &ValueId| needed[v.0 as usize] && graph.value(*v).constant.is_none();
-        if !node.outputs.iter().flatten().any(wanted) {
+        let wanted = |v: &&ValueId| needed[v.0 as usize] && graph.value(**v).constant.is_none();
+        let wanted: Vec<ValueId> = node.outputs.iter().flatten().filter(wanted).copied().collect();
+        let [first, others @ ..] = wanted.as_slice() else { continue };
+        let depth = 1 + node.inputs.iter().flatten().filter_map(|v| waiting.get(v)).max().copied().unwrap_or(0);
+        if others.is_empty()
+            && depth <= DEEPEST
+            && let Some(later) = later(graph, id, *first, |v| values.get(&v).or(graph.value(v).constant.as_ref()))
+        {
+            values.insert(*first, later);
+            waiting.insert(*first, depth);
             continue;
         }
-        let outputs = eval_node(graph, id, &cx, |v| values.get(&v).or(graph.value(v).constant.as_ref()))?;
+        let get = |v: ValueId| values.get(&v).or(graph.value(v).constant.as_ref());
+        let outputs = eval_node(graph, id, &EvalCx::default(), get)?;
         for (v, t) in node.outputs.iter().zip(outputs) {
             if let Some(v) = v {
                 values.insert(*v, t);
@@ -46,6 +63,63 @@ pub fn statics(graph: &Graph) -> Result<Statics> {
     dynamic.flat_map(|n| n.inputs.iter().flatten()).for_each(|v| read[v.0 as usize] = true);
     values.retain(|v, _| read[v.0 as usize]);
     Ok(values)
+}
+
+/// Output `v` of a static node as a tensor that is made when somebody looks; `None` where it is as well made at once.
+fn later<'a>(
+    graph: &Graph,
+    id: NodeId,
+    v: ValueId,
+    get: impl Fn(ValueId) -> Option<&'a Tensor>,
+) -> Option<Tensor> {
+    let node = graph.node(id);
+    let fact = &graph.value(v).fact;
+    let (dtype, dims) = (fact.dtype.filter(|d| d.bits() > 0)?, fact.shape.concrete()?);
+    let index = node.outputs.iter().position(|o| *o == Some(v))?;
+    let inputs: Vec<Option<Tensor>> =
+        node.inputs.iter().map(|v| v.map(|v| get(v).cloned().ok_or(())).transpose()).collect::<Result<_, ()>>().ok()?;
+    let large = |len: usize| len >= LARGE;
+    let plain = fact.container == crate::tensor::Container::Tensor && node.op.family().bodies().is_empty();
+    if !plain || !(large(dims.iter().product()) || inputs.iter().flatten().any(|t| t.is_lazy() || large(t.len()))) {
+        return None;
+    }
+    let identity = identity(&node.op, index, &inputs);
+    let (op, name, op_type, outputs) = (node.op.clone(), node.name.clone(), node.op_type.clone(), node.outputs.len());
+    Some(Tensor::later(dtype, &dims, identity, move || {
+        let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
+        let made = op.eval(&EvalCx { outputs, ..EvalCx::default() }, &inputs).map_err(|e| e.at_node(&name, &op_type))?;
+        made.into_iter().nth(index).ok_or_else(|| Error::run("made too few outputs").at_node(&name, &op_type))
+    }))
+}
+
+/// What output `index` of an operator on inputs of one file is called, where its attributes tell all there is to it.
+fn identity(op: &Op, index: usize, inputs: &[Option<Tensor>]) -> Option<Identity> {
+    let told = matches!(
+        op,
+        Op::Norm(_) | Op::Reduce(_) | Op::Binary(_) | Op::Unary(_) | Op::Reshape(_) | Op::Transpose(_) | Op::Cast(_)
+    );
+    let mut of: Option<Identity> = None;
+    let mut values = Vec::with_capacity(inputs.len());
+    for t in inputs {
+        let Some(t) = t else {
+            values.push(None);
+            continue;
+        };
+        values.push(Some(match map::identity(t) {
+            Some(i) if of.is_none_or(|of| of.file == i.file) => {
+                of = Some(of.unwrap_or(i));
+                (t.dims().to_vec(), i.value)
+            }
+            Some(_) => return None,
+            // Small ones are told by what they hold.
+            None if !t.is_lazy() && t.len() < LARGE => {
+                (t.dims().to_vec(), Identity { file: 0, value: 0 }.changed(t.bytes().ok()?).value)
+            }
+            None => return None,
+        }));
+    }
+    told.then_some(())?;
+    Some(of?.changed((format!("{op:?}"), index, values)))
 }
 
 /// Evaluates one node by its reference kernel.

@@ -495,7 +495,7 @@ pub fn strassen(
                 let parts = quarters(b, first + p, slice);
                 let alone = parts[1].is_empty();
                 let parts = filled_up(parts, slice, nr, copies);
-                let next = ahead.next().map_or([&[][..]; 4], |(_, p, slice)| quarters(b, first + p, slice));
+                let next = ahead.next().map_or(&[][..], |(_, p, slice)| quarters(b, first + p, slice)[0]);
                 let sums = &mut sums[(p - p0) * SUMS * quarter..][..SUMS * quarter];
                 let products = if alone { &ALONE[..] } else { &PAIR };
                 for (i, goes) in products.iter().enumerate() {
@@ -516,6 +516,11 @@ pub fn strassen(
                         Some(at) => &over[at * quarter..][..quarter],
                         None => &under[at * quarter..][..quarter],
                     };
+                    // What the next product reads that was not read just now; the last one asks for the next pair's first.
+                    let ask = products.get(i + 1).map(|g| match g.less {
+                        Some((Less::Quarter(q), _)) if q == 1 => q,
+                        _ => g.by,
+                    });
                     let job = Panel {
                         from,
                         wei: parts[goes.by],
@@ -524,7 +529,7 @@ pub fn strassen(
                         accumulate: goes.starts == Starts::Earlier || goes.starts == Starts::First && k0 > 0,
                         residual: goes.onto.map(other),
                         clamp: (f32::NEG_INFINITY, f32::INFINITY),
-                        next: next.get(i).copied().unwrap_or_default(),
+                        next: ask.map_or(next, |q| parts[q]),
                     };
                     let (at, mut into) = (PanelDst::Columns { col: 0 }, TileMut::new(to, 1, mh, nr));
                     match goes.less {

@@ -4,8 +4,8 @@
 //! <https://onnx.ai/onnx/operators/onnx__GroupNormalization.html>, <https://onnx.ai/onnx/operators/onnx__LRN.html> and their kin.
 //!
 //! Other FLOPs. BatchNormalization: 2 per element (its four vectors become one factor and one offset per channel when the model
-//! loads, free of charge); in training mode 6 per element and 8 per channel. Mean and variance (Instance, Layer, Group, MeanVariance): 5 per
-//! element (sum, centre, square, sum, scale) and 5 per group, plus one per element each for scale and bias. RMS: 3 per element
+//! loads, free of charge); in training mode 6 per element and 2 per channel, and 6 more per channel where the new running statistics
+//! are asked for. Mean and variance (Instance, Layer, Group, MeanVariance): 5 per element (sum, centre, square, sum, scale) and 5 per group, plus one per element each for scale and bias. RMS: 3 per element
 //! and 4 per group, plus one for the scale. Lp: 3 per element, and a root per group for p = 2. LRN: `size + 4` per element. The
 //! Skip forms add one per element for each thing they add first.
 
@@ -276,7 +276,10 @@ impl Family for Norm {
             let affine = given(scale) + given(bias);
             Some(Work::other(match self {
                 Norm::Batch { training: None, .. } => n.checked_mul(2)?,
-                Norm::Batch { .. } => n.checked_mul(6)?.checked_add(cx.elements(3)?.checked_mul(8)?)?,
+                Norm::Batch { .. } => {
+                    let per_channel = if cx.outputs.len() > 1 { 8 } else { 2 };
+                    n.checked_mul(6)?.checked_add(cx.elements(1)?.checked_mul(per_channel)?)?
+                }
                 Norm::Grouped { .. } => per(5 + affine, 5)?,
                 Norm::Layer { rms, .. } => {
                     let added = self.addends().iter().filter(|&&i| cx.has(i)).count() as u64;
@@ -314,7 +317,9 @@ impl Norm {
         match self {
             Norm::Batch { epsilon, spatial, training } => {
                 let mut vectors = Vec::with_capacity(4);
-                for i in 1..5 {
+                // What training only updates need not even be made where nobody asks for the result.
+                let read = if training.is_some() && cx.outputs < 2 { 3 } else { 5 };
+                for i in 1..read {
                     vectors.push(T::load(input(inputs, i)?)?);
                 }
                 batch(&mut v, dims, &vectors, *epsilon, *spatial, *training).and_then(|running| {
@@ -505,7 +510,8 @@ fn by_root_mean_square<T: Num>(row: &mut [T], epsilon: f32) -> f64 {
     inverse.get()
 }
 
-/// Batch normalisation in place of `v` with `[scale, bias, mean, variance]`; gives the new running statistics when training.
+/// Batch normalisation in place of `v` with `[scale, bias, mean, variance]`; gives the new running statistics when training. Without mean and
+/// variance, which training allows, there are none.
 fn batch<T: Num>(
     v: &mut [T],
     dims: &[usize],
@@ -528,8 +534,8 @@ fn batch<T: Num>(
         return Ok(None);
     }
     let plane = features / channels;
-    let [scale, bias, mean, variance] = vectors else {
-        return Err(Error::run("batch normalisation takes four vectors"));
+    let [scale, bias, given @ ..] = vectors else {
+        return Err(Error::run("batch normalisation takes a scale and a bias"));
     };
     let apply = |v: &mut [T], mean: &[T], variance: &[T]| {
         for (i, part) in v.chunks_exact_mut(plane).enumerate() {
@@ -540,6 +546,9 @@ fn batch<T: Num>(
         }
     };
     let Some(momentum) = training else {
+        let [mean, variance] = given else {
+            return Err(Error::run("batch normalisation takes a mean and a variance"));
+        };
         apply(v, mean, variance);
         return Ok(None);
     };
@@ -556,11 +565,13 @@ fn batch<T: Num>(
         let s = squares / count;
         now[0].push(m);
         now[1].push(s);
-        running[0].push(mean[c] * keep + m * learn);
-        running[1].push(variance[c] * keep + s * learn);
+        if let [mean, variance] = given {
+            running[0].push(mean[c] * keep + m * learn);
+            running[1].push(variance[c] * keep + s * learn);
+        }
     }
     apply(v, &now[0], &now[1]);
-    Ok(Some(running))
+    Ok(Some(running).filter(|_| !given.is_empty()))
 }
 
 fn cases() -> Vec<Case> {
@@ -578,6 +589,7 @@ fn cases() -> Vec<Case> {
         Case::new("BatchNormalization", &[("epsilon", Attr::Float(0.01))], batch(&[4, 3], &[3])).opset(9),
         Case::new("BatchNormalization", &[("spatial", int(0))], batch(&[2, 3, 2], &[3, 2])).opset(7),
         Case::with_optional("BatchNormalization", &[("training_mode", int(1))], some(batch(&[2, 3, 5], &[3])), 3),
+        Case::new("BatchNormalization", &[("training_mode", int(1))], batch(&[2, 3, 5], &[3])),
         Case::with_optional("BatchNormalization", &[], some(batch(&[2, 3, 5], &[3])), 5).opset(8),
         Case::new("InstanceNormalization", &[], vec![f(&[2, 3, 4, 5], 1), f(&[3], 2), f(&[3], 3)]),
         Case::new("GroupNormalization", &[("num_groups", int(2))], vec![f(&[2, 4, 3], 1), f(&[4], 2), f(&[4], 3)]),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 #[cfg(target_endian = "big")]
 compile_error!("tensor payloads are little-endian and used in place; big-endian machines are not supported");
@@ -36,7 +36,8 @@ enum Data {
     File(Bytes),
     /// Numbers made by this process.
     Owned(Arc<dyn Store>),
-    /// Numbers made when first looked at (the zoo's seeded weights): counting never pays for them.
+    /// Numbers made when first looked at (the zoo's seeded weights, large values that follow from constants): counting never pays for
+    /// them.
     Lazy(Arc<Lazy>),
     Strings(Arc<Vec<String>>),
     /// Elements of a sequence value.
@@ -70,8 +71,21 @@ impl Identity {
 
 struct Lazy {
     identity: Option<Identity>,
-    made: OnceLock<Box<dyn Store>>,
-    make: Box<dyn Fn() -> Box<dyn Store> + Send + Sync>,
+    made: OnceLock<Result<Tensor>>,
+    /// Gone once it has been used, and what it held with it.
+    make: Mutex<Option<Make>>,
+}
+
+type Make = Box<dyn FnOnce() -> Result<Tensor> + Send>;
+
+impl Lazy {
+    fn made(&self) -> Result<&Tensor> {
+        let made = self.made.get_or_init(|| {
+            let make = self.make.lock().unwrap_or_else(PoisonError::into_inner).take();
+            make.map_or_else(|| Err(Error::run("values that could not be made")), |make| make())
+        });
+        made.as_ref().map_err(Clone::clone)
+    }
 }
 
 /// A tensor (or, at run time, a sequence or an empty optional) with its values.
@@ -176,7 +190,7 @@ impl Tensor {
     /// If the shape does not fit in memory.
     pub fn lazy<T: Element + Default>(
         dims: &[usize],
-        make: impl Fn() -> Vec<T> + Send + Sync + 'static,
+        make: impl FnOnce() -> Vec<T> + Send + 'static,
     ) -> Result<Tensor> {
         Tensor::derived(dims, None, make)
     }
@@ -188,16 +202,35 @@ impl Tensor {
     pub fn derived<T: Element + Default>(
         dims: &[usize],
         identity: Option<Identity>,
-        make: impl Fn() -> Vec<T> + Send + Sync + 'static,
+        make: impl FnOnce() -> Vec<T> + Send + 'static,
     ) -> Result<Tensor> {
-        let n = element_count(dims)?;
-        let make = move || -> Box<dyn Store> {
+        let (n, shape) = (element_count(dims)?, dims.to_vec());
+        Ok(Tensor::later(T::DTYPE, dims, identity, move || {
             let mut values = make();
             values.resize(n, T::default());
-            Box::new(values)
-        };
-        let lazy = Lazy { identity, made: OnceLock::new(), make: Box::new(make) };
-        Ok(Tensor { dtype: T::DTYPE, dims: dims.to_vec(), data: Data::Lazy(Arc::new(lazy)) })
+            Tensor::from_vec(values, &shape)
+        }))
+    }
+
+    /// A tensor of numbers that `make` gives when they are first looked at; who looks gets its error, or one if it gives another type or
+    /// shape.
+    pub fn later(
+        dtype: DType,
+        dims: &[usize],
+        identity: Option<Identity>,
+        make: impl FnOnce() -> Result<Tensor> + Send + 'static,
+    ) -> Tensor {
+        let shape = dims.to_vec();
+        let make: Make = Box::new(move || {
+            let made = make()?;
+            if (made.dtype, &made.dims) == (dtype, &shape) {
+                return Ok(made);
+            }
+            let (made, want) = (made.fact(), Shape::known(&shape));
+            Err(Error::run(format!("{made} was made where {dtype} {want} was announced")))
+        });
+        let lazy = Lazy { identity, made: OnceLock::new(), make: Mutex::new(Some(make)) };
+        Tensor { dtype, dims: dims.to_vec(), data: Data::Lazy(Arc::new(lazy)) }
     }
 
     /// An `f32` tensor as one of 16-bit floats, rounded when first looked at; anything else unchanged.
@@ -205,15 +238,8 @@ impl Tensor {
         if self.dtype != DType::F32 || !matches!(dtype, DType::F16 | DType::BF16) {
             return self.clone();
         }
-        let (source, n) = (self.clone(), self.len());
-        let make = move || -> Box<dyn Store> {
-            let narrow = source.view::<f32>().map(|v| super::narrow::from_f32s(dtype, &v, false)).unwrap_or_default();
-            let mut values = bytemuck::pod_collect_to_vec::<u8, u16>(&narrow);
-            values.resize(n, 0);
-            Box::new(values)
-        };
-        let lazy = Lazy { identity: None, made: OnceLock::new(), make: Box::new(make) };
-        Tensor { dtype, dims: self.dims.clone(), data: Data::Lazy(Arc::new(lazy)) }
+        let source = self.clone();
+        Tensor::later(dtype, &self.dims, None, move || source.narrowed(dtype, false))
     }
 
     /// The values for writing, when they are owned `f32` and no clone of the tensor is left.
@@ -307,7 +333,7 @@ impl Tensor {
         match &self.data {
             Data::File(b) => Ok(b),
             Data::Owned(s) => Ok(s.bytes()),
-            Data::Lazy(l) => Ok(l.made.get_or_init(|| (l.make)()).bytes()),
+            Data::Lazy(l) => l.made()?.bytes(),
             Data::Strings(_) => Err(Error::run("a string tensor where numbers are needed")),
             Data::Sequence(_) => Err(Error::run("a sequence where a tensor is needed")),
             Data::Absent => Err(Error::run("an empty optional where a tensor is needed")),

@@ -31,7 +31,7 @@ use crate::kernels::{Act, BinaryOp, Kind, WeightSet};
 use crate::ops::Op;
 use crate::ops::detect::Detect;
 use crate::tensor::Tensor;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How an item is executed.
@@ -137,28 +137,6 @@ pub(super) fn items(graph: &Graph, statics: &Statics, lanes: usize, set: Option<
     let items = siblings::join(items);
     check_partition(graph, &items)?;
     Ok(items)
-}
-
-/// Drops the computed constants that live on as packed weights only. What fallback steps and kernels read themselves stays.
-pub(super) fn keep_read(graph: &Graph, items: &[Item], statics: &mut Statics) {
-    let mut read: HashSet<ValueId> = graph.outputs().iter().copied().collect();
-    for item in items {
-        read.extend(&item.srcs);
-        // These always find a kernel; others may still fall back to their node.
-        if let Work::Kernel(kind) = &item.work
-            && let Kind::MatMul(_)
-            | Kind::Attention(_)
-            | Kind::FewBits(_)
-            | Kind::FewBitsTogether(_)
-            | Kind::Recurrent(_) = **kind
-        {
-            continue;
-        }
-        for id in &item.covers {
-            read.extend(graph.node(*id).inputs.iter().flatten());
-        }
-    }
-    statics.retain(|v, _| read.contains(v));
 }
 
 /// Every node that runs per inference must be covered exactly once: the books of time and counts balance only then.
