@@ -531,8 +531,9 @@ fn fold(node: &Node, facts: &[Fact], inputs: &[Option<Input>], outputs: usize) -
     let values: Option<Vec<Option<&Tensor>>> =
         inputs.iter().map(|i| i.map_or(Some(None), |i| i.value.map(Some))).collect();
     let Some(values) = values else { return Ok(None) };
-    // A large constant reduced to a small one (a slice of a table) is still cheap; a large sum is not shape arithmetic.
-    if values.iter().flatten().any(|t| t.len() > 64 * FOLD_LIMIT) {
+    // A large constant reduced to a small one (a slice of a table) is still cheap; a large sum is not shape arithmetic, nor is a mean of weights.
+    let large = |t: &&Tensor| t.len() > if t.dtype().is_float() { FOLD_LIMIT } else { 64 * FOLD_LIMIT };
+    if values.iter().flatten().any(large) {
         return Ok(None);
     }
     let cx = EvalCx { outputs, ..EvalCx::default() };

@@ -66,12 +66,7 @@ pub fn statics(graph: &Graph) -> Result<Statics> {
 }
 
 /// Output `v` of a static node as a tensor that is made when somebody looks; `None` where it is as well made at once.
-fn later<'a>(
-    graph: &Graph,
-    id: NodeId,
-    v: ValueId,
-    get: impl Fn(ValueId) -> Option<&'a Tensor>,
-) -> Option<Tensor> {
+fn later<'a>(graph: &Graph, id: NodeId, v: ValueId, get: impl Fn(ValueId) -> Option<&'a Tensor>) -> Option<Tensor> {
     let node = graph.node(id);
     let fact = &graph.value(v).fact;
     let (dtype, dims) = (fact.dtype.filter(|d| d.bits() > 0)?, fact.shape.concrete()?);
@@ -87,7 +82,8 @@ fn later<'a>(
     let (op, name, op_type, outputs) = (node.op.clone(), node.name.clone(), node.op_type.clone(), node.outputs.len());
     Some(Tensor::later(dtype, &dims, identity, move || {
         let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
-        let made = op.eval(&EvalCx { outputs, ..EvalCx::default() }, &inputs).map_err(|e| e.at_node(&name, &op_type))?;
+        let made =
+            op.eval(&EvalCx { outputs, ..EvalCx::default() }, &inputs).map_err(|e| e.at_node(&name, &op_type))?;
         made.into_iter().nth(index).ok_or_else(|| Error::run("made too few outputs").at_node(&name, &op_type))
     }))
 }

@@ -135,7 +135,7 @@ const PAIRS: usize = 3;
 const RUNS: usize = 4;
 
 /// Fewest rows, values of k and columns: below, sums take more than the eighth product.
-const FEWEST: [usize; 3] = [32, 256, 96];
+const FEWEST: [usize; 3] = [64, 256, 96];
 /// Multiply-adds of a well-filled register tile in the time that a value of A takes for its sums, in rows and in blocks, beyond what the
 /// product of 8 takes: it lays out rows too, but reads maps in place.
 const A_MADDS: [f64; 2] = [3.0, 12.0];
