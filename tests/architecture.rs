@@ -34,7 +34,8 @@ const ROOMS: &[&str] = &[
 ];
 
 /// The only places for `unsafe`: vector lanes, the fork-join pool, disjoint buffers of one allocation, parts of one mapping, mapping a file.
-const UNSAFE: &[&str] = &["src/simd/", "src/engine/pool", "src/engine/arena", "src/tensor/pages.rs", "src/onnx/map.rs"];
+const UNSAFE: &[&str] =
+    &["src/simd/", "src/engine/pool", "src/engine/arena", "src/tensor/pages.rs", "src/tensor/map.rs"];
 
 /// Each third-party crate and the only places that may name it.
 const CRATES: &[(&str, &[&str])] = &[
@@ -49,7 +50,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("half", &["src/tensor/", "src/ops/cast.rs"]),
     ("indicatif", &["src/cli/progress.rs"]),
     ("libm", &["src/ops/unary.rs"]),
-    ("memmap2", &["src/onnx/map.rs", "src/tensor/pages.rs"]),
+    ("memmap2", &["src/tensor/map.rs", "src/tensor/pages.rs"]),
     ("onnx_protobuf", &["src/onnx/write.rs"]),
     ("ort", &["src/measure/onnxruntime.rs"]),
     ("prettytable", &["src/report/table.rs"]),

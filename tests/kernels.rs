@@ -1,7 +1,7 @@
 //! Every fast kernel against the reference: all operator cases and fused patterns, on every instruction set and with one and two
 //! threads, activation memory filled with NaN beforehand. A kernel of the table that no case reaches is a failure.
 
-use madd_prof::engine::{Options, Pack, Path, Session};
+use madd_prof::engine::{Kept, Options, Pack, Path, Session};
 use madd_prof::ir::{Bindings, Source, build};
 use madd_prof::ops::spec::{Attr, DimSpec, GraphSpec, ModelSpec, NodeSpec, ValueSpec};
 use madd_prof::ops::{NEWEST_OPSET, TABLE, sample};
@@ -778,7 +778,11 @@ fn moved_models() -> Vec<Model> {
         let attrs = [("pads", ints(&[1; 4])), ("group", Attr::Int(c as i64))];
         d.node("Conv", &["m", "w0"], &["c0"], &attrs).node("Conv", &["c0", "w1"], &["c1"], &[]);
         d.node("Reshape", &["c1", "flat"], &["f"], &[]).node("Transpose", &["f"], &["back"], &perm(&[0, 2, 1]));
-        d.node("MatMul", &["back", "w2"], &["y"], &[]);
+        let act = [(16, "Sigmoid"), (24, "Gelu")].into_iter().find(|a| a.0 == c);
+        if let Some((_, act)) = act {
+            d.node(act, &["back"], &["act"], &[]);
+        }
+        d.node("MatMul", &[if act.is_some() { "act" } else { "back" }, "w2"], &["y"], &[]);
         d.node("Reshape", &["z", "flat"], &["fz"], &[]).node("Transpose", &["fz"], &["tz"], &perm(&[0, 2, 1]));
         d.node("Relu", &["tz"], &["y2"], &[]);
         all.push(d.done(&["y", "y2"]));
@@ -968,6 +972,14 @@ fn attention_models() -> Vec<Model> {
     d.node("MatMul", &["p", "v"], &["o"], &[]).node("Transpose", &["o"], &["ot"], &[("perm", ints(&[2, 0, 1, 3]))]);
     d.node("Reshape", &["ot", "rows"], &["y"], &[]);
     all.push(d.done(&["y"]));
+    all.push(standardised(&mut Draft::new("standardised")));
+    // Large constants that follow from each other, more than wait for each other.
+    let mut d = Draft::new("long chain of constants");
+    d.input("x", f(&[1, 1 << 14], 1)).constant("c0", f(&[1, 1 << 14], 2));
+    for i in 0..200 {
+        d.node(if i % 2 == 0 { "Neg" } else { "Cos" }, &[&format!("c{i}")], &[&format!("c{}", i + 1)], &[]);
+    }
+    all.push(d.node("Add", &["x", "c200"], &["y"], &[]).done(&["y"]));
     all
 }
 
@@ -1081,6 +1093,75 @@ fn check(models: &[Model], isas: &[Isa], reached: &mut BTreeSet<String>) -> Vec<
         }
     }
     wrong
+}
+
+/// Convolutions whose weights the graph standardises itself, by the batch normalisation of training and node by node.
+fn standardised(draft: &mut Draft) -> Model {
+    let (oc, ic) = (96, 96);
+    let each = [oc, ic * 9];
+    let ints = |v: &[i64]| Tensor::from_vec(v.to_vec(), &[v.len()]).unwrap();
+    draft
+        .input("x", sample::floats(&[1, ic, 9, 9], 1))
+        .constant("w", sample::floats(&[1, each[0], each[1]], 2))
+        .constant("scale", sample::floats(&[oc], 3))
+        .constant("zeros", Tensor::zeros(DType::F32, &[oc]).unwrap())
+        .constant("flat", ints(&[1, -1, each[0] as i64]))
+        .constant("shape", ints(&[oc as i64, ic as i64, 3, 3]))
+        .constant("axes", ints(&[0, 1]))
+        .constant("each", ints(&[1, 2, 3]))
+        .constant("eps", Tensor::scalar(1e-5f32))
+        .constant("v", sample::floats(&[oc, ic, 3, 3], 4));
+    let keep = |keep: i64| ("keepdims", Attr::Int(keep));
+    draft
+        // What only the running statistics would be made of.
+        .node("Reshape", &["w", "flat"], &["w.flat"], &[])
+        .node("ReduceMean", &["w.flat", "axes"], &["mean"], &[keep(0)])
+        .node(
+            "BatchNormalization",
+            &["w", "scale", "zeros", "mean", "zeros"],
+            &["w.even"],
+            &[("training_mode", Attr::Int(1))],
+        )
+        .node("Reshape", &["w.even", "shape"], &["w.shaped"], &[])
+        .node("Conv", &["x", "w.shaped"], &["y"], &[("pads", Attr::Ints(vec![1; 4]))])
+        .node("Relu", &["y"], &["z"], &[])
+        .node("ReduceMean", &["v", "each"], &["v.mean"], &[keep(1)])
+        .node("Sub", &["v", "v.mean"], &["v.centred"], &[])
+        .node("Mul", &["v.centred", "v.centred"], &["v.squares"], &[])
+        .node("ReduceMean", &["v.squares", "each"], &["v.variance"], &[keep(1)])
+        .node("Add", &["v.variance", "eps"], &["v.safe"], &[])
+        .node("Sqrt", &["v.safe"], &["v.deviation"], &[])
+        .node("Div", &["v.centred", "v.deviation"], &["v.even"], &[])
+        .node("Conv", &["z", "v.even"], &["out"], &[("strides", Attr::Ints(vec![2; 2]))])
+        .done(&["out"])
+}
+
+#[test]
+fn computed_weights_are_kept_packed() {
+    let model = standardised(&mut Draft::new("standardised"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    madd_prof::onnx::write(&model.spec, &path, None).unwrap();
+    // A file that was written just now may be written again: nothing is kept of it.
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
+    let run = |times: usize| {
+        let kept = Arc::new(Kept::new(&folder.path().join("kept"), 1 << 30, 1 << 30).unwrap());
+        let spec = madd_prof::onnx::read(&path).unwrap();
+        let graph = Arc::new(build(&spec, &Bindings::default()).unwrap().graph);
+        let options = Options { kept: Some(kept.clone()), ..Options::new(Path::Optimized, 2) };
+        let mut session = Session::new(&graph, &options).unwrap();
+        let settled = session.settled();
+        let got: Vec<_> = (0..times).map(|_| session.run(&model.inputs).unwrap().swap_remove(0)).collect();
+        (settled, kept.write().unwrap(), kept.taken_bytes(), got)
+    };
+    let (settled, written, taken, first) = run(2);
+    assert!(!settled && written > 0 && taken == 0);
+    // Both convolutions find what the first session packed: nothing is left to be packed, nor computed.
+    let (settled, more, taken, again) = run(1);
+    assert!(settled && more == 0 && taken >= 2 * 4 * 96 * 96 * 9, "{settled} {more} {taken}");
+    let bytes = |t: &Tensor| t.bytes().unwrap().to_vec();
+    assert_eq!((bytes(&first[0]), bytes(&first[1])), (bytes(&again[0]), bytes(&again[0])));
 }
 
 #[test]

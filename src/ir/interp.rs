@@ -2,9 +2,8 @@
 
 use super::{Graph, NodeId, Value, ValueId};
 use crate::error::{Error, Result};
-use crate::onnx::map;
 use crate::ops::{EvalCx, Op};
-use crate::tensor::{DType, Fact, Identity, Shape, Tensor};
+use crate::tensor::{DType, Fact, Identity, Shape, Tensor, map};
 use std::collections::HashMap;
 use std::time::Instant;
 

@@ -2,14 +2,16 @@
 //! as a Transpose and a Reshape between the tokens of a transformer and the map of a convolution.
 //!
 //! Ladder: to plain NCHW and then turned → the lanes of a block are neighbours on both sides, so vectors are moved as they are, a few
-//! pixels of all blocks at a time → pixels dealt out to the threads.
+//! pixels of all blocks at a time → pixels dealt out to the threads → an activation that follows applied while they are in the cache.
 
+use super::epilogue::Act;
 use super::task::{Accept, Entry, Kind, Layout, Prepared, Task, Verdict};
 use crate::engine::pool::{Grid, Pool};
 use crate::error::{Error, Result};
 use crate::simd::{Isa, Simd, SimdOp, TileMut, dispatch};
 
-pub(super) const ENTRY: Entry = Entry { name: "channels-last", accepts, prepare, tolerance: 0.0 };
+/// The tolerance is that of activations; what only moves is exact.
+pub(super) const ENTRY: Entry = Entry { name: "channels-last", accepts, prepare, tolerance: 1e-5 };
 
 /// Pixels that one task moves.
 const PIXELS: usize = 64;
@@ -20,18 +22,20 @@ struct Moved {
     dims: (usize, usize, usize),
     /// To channels last rather than from there.
     last: bool,
+    act: Act,
 }
 
 fn read(task: &Task) -> Option<Moved> {
     let (isa, blocked) = (task.isa, task.layouts.first() == Some(&Layout::Blocked));
-    let (n, ch, hw, last) = match (task.kind, &task.srcs[0][..]) {
-        (Kind::Transpose(perm), &[n, c, h, w]) if perm[..] == [0, 2, 3, 1] => (n, c, h * w, true),
-        (Kind::Transpose(perm), &[n, h, w, c]) if perm[..] == [0, 3, 1, 2] => (n, c, h * w, false),
-        (Kind::Tokens, &[n, c, h, w]) => (n, c, h * w, true),
-        (Kind::Tokens, &[n, hw, c]) => (n, c, hw, false),
+    let (n, ch, hw, last, act) = match (task.kind, &task.srcs[0][..]) {
+        (Kind::Transpose(perm), &[n, c, h, w]) if perm[..] == [0, 2, 3, 1] => (n, c, h * w, true, Act::None),
+        (Kind::Transpose(perm), &[n, h, w, c]) if perm[..] == [0, 3, 1, 2] => (n, c, h * w, false, Act::None),
+        (Kind::Tokens(act), &[n, c, h, w]) => (n, c, h * w, true, *act),
+        // Lanes past the last channel would not stay zero.
+        (Kind::Tokens(Act::None), &[n, hw, c]) => (n, c, hw, false, Act::None),
         _ => return None,
     };
-    (if last { blocked } else { ch >= isa.lanes() }).then_some(Moved { isa, dims: (n, ch, hw), last })
+    (if last { blocked } else { ch >= isa.lanes() }).then_some(Moved { isa, dims: (n, ch, hw), last, act })
 }
 
 fn accepts(task: &Task) -> Verdict {
@@ -56,6 +60,7 @@ impl Prepared for Moved {
                 let from = &src[(to.outer * cb * hw + to.b0) * l..];
                 let pixels = to.b_len();
                 dispatch(isa, Gather { from, hw, ch, pixels, to: to.plane(0) });
+                self.act.apply(isa, to.plane(0));
             });
         } else {
             pool.for_tiles(dsts[0], shape(cb, l), |mut to, _| {
@@ -136,7 +141,9 @@ mod tests {
                 let want: Vec<f32> = (0..plain.len()).map(|i| plain[at(i)]).collect();
                 let pool = Pool::new(3);
                 let run = |last: bool, src: &[f32], len: usize| {
-                    guarded(len, |d| Moved { isa, dims: (n, ch, hw), last }.run(&pool, &[src], &mut [d]))
+                    guarded(len, |d| {
+                        Moved { isa, dims: (n, ch, hw), last, act: Act::None }.run(&pool, &[src], &mut [d])
+                    })
                 };
                 assert_eq!(run(true, &packed, plain.len()), want, "{isa} {n} {ch} {hw}");
                 assert_eq!(run(false, &want, packed.len()), packed, "{isa} {n} {ch} {hw}");

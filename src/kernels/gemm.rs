@@ -138,7 +138,7 @@ impl PackedB {
                 let from = &values[r0 * width..][..here * width];
                 part.clear();
                 part.extend(from.iter().map(|b| f32::from_ne_bytes(*b)));
-                crate::onnx::map::release(from.as_flattened());
+                crate::tensor::map::release(from.as_flattened());
                 if transposed {
                     let to = &mut data[r0 * k..][..k * here.next_multiple_of(l)];
                     pack_b(isa, Mat::transposed(&part, k, here), 0, k, 0, here, to);

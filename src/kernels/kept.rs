@@ -10,7 +10,7 @@
 
 use crate::error::Result;
 use crate::files::{Output, cannot_write};
-use crate::onnx::map;
+use crate::tensor::map;
 use crate::tensor::{DType, Identity, PageFile, Pages, Tensor};
 use std::collections::HashMap;
 use std::fs::File;

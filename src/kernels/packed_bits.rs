@@ -5,10 +5,10 @@ use super::few_bits::FewBits;
 use super::gemv::{After, PARTS_PER_THREAD};
 use super::kept::{Kept, summed};
 use crate::engine::pool::{Grid, Pool};
-use crate::onnx::map;
 use crate::simd::digits::{Blocks, fix, products, products_of_two};
 use crate::simd::{Isa, multiplies_bytes};
 use crate::tensor::Pages;
+use crate::tensor::map;
 
 /// A matrix of codes in panels.
 #[derive(Debug)]

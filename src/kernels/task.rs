@@ -248,8 +248,9 @@ pub enum Kind {
     },
     /// Axes permuted. Operand: x.
     Transpose(Vec<usize>),
-    /// Tokens `[n, h·w, c]` as a map `[n, c, h, w]`, or the other way: a transposition between two forms of the same size. Operand: x.
-    Tokens,
+    /// Tokens `[n, h·w, c]` as a map `[n, c, h, w]`, or the other way: a transposition between two forms of the same size, then an
+    /// activation. Operand: x.
+    Tokens(Act),
     /// Operands joined along an axis.
     Concat(usize),
     /// Parts of x along an axis, one destination each: (first index, length). Operand: x.

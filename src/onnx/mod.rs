@@ -1,7 +1,7 @@
 //! ONNX files: read into a [`crate::ops::spec::ModelSpec`] without copying weights, and written from one.
 
+mod foreign;
 mod inline;
-pub mod map;
 mod payload;
 pub mod proto;
 mod read;

@@ -3,10 +3,9 @@
 //! `raw_data`, external data and packed floats are used where they lie in the mapped file; varints are decoded. Every dim,
 //! length and offset is hostile until checked, and nothing is allocated for data that is not there.
 
-use super::map;
 use super::proto::{Lenient, SparseTensorProto, TensorProto, text};
 use crate::error::{Error, Kind, Result};
-use crate::tensor::{DType, Element, Shape, Tensor, element_count};
+use crate::tensor::{DType, Element, Shape, Tensor, element_count, map};
 use bytes::Bytes;
 use prost::encoding::varint::decode_varint;
 use std::cell::RefCell;

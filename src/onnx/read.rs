@@ -1,7 +1,7 @@
 //! Reads an ONNX file into a [`ModelSpec`]: weights stay in the memory map, functions are inlined, nothing is trusted.
 
+use super::foreign::not_onnx;
 use super::inline::{self, Function, Key};
-use super::map;
 use super::payload::{External, sparse, tensor};
 use super::proto::{
     AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
@@ -9,7 +9,7 @@ use super::proto::{
 };
 use crate::error::{Error, Result};
 use crate::ops::spec::{Attr, Attrs, DimSpec, GraphSpec, Header, ModelSpec, NodeSpec, ValueSpec};
-use crate::tensor::{Container, DType};
+use crate::tensor::{Container, DType, map};
 use bytes::Bytes;
 use prost::encoding::varint::decode_varint;
 use prost::{DecodeError, Message};
@@ -126,7 +126,7 @@ fn too_deep() -> Error {
 
 /// Says what the file is instead, if that shows.
 fn unreadable(bytes: &[u8], otherwise: Error) -> Error {
-    match map::not_onnx(bytes) {
+    match not_onnx(bytes) {
         Some((what, hint)) => Error::input(format!("is not an ONNX model but {what}")).hint(hint),
         None => otherwise.hint("fetch or export the file again, and check it with onnx.checker.check_model"),
     }

@@ -491,6 +491,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_looks_at_a_value_that_cannot_be_made_is_told() {
+        let fails = Tensor::later(DType::F32, &[2], None, || Err(Error::run("no such values")));
+        assert!(fails.is_lazy() && fails.clone().view::<f32>().unwrap_err().to_string().contains("no such values"));
+        assert!(fails.bytes().is_err() && !fails.is_lazy(), "asked once");
+        let other = |made: Tensor| Tensor::later(DType::F32, &[2], None, || Ok(made));
+        assert!(other(Tensor::from_vec(vec![1f32; 3], &[3]).unwrap()).bytes().is_err());
+        assert!(other(Tensor::from_vec(vec![1i32; 2], &[2]).unwrap()).bytes().is_err());
+        assert_eq!(*other(Tensor::from_vec(vec![1f32, 2.], &[2]).unwrap()).view::<f32>().unwrap(), [1., 2.]);
+    }
+
+    #[test]
     fn misaligned_file_payloads_are_copied_and_aligned_ones_borrowed() {
         let mut raw = vec![0u8; 1];
         raw.extend_from_slice(&1.5f32.to_le_bytes());

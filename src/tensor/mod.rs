@@ -3,6 +3,7 @@
 mod dense;
 mod dtype;
 mod fact;
+pub mod map;
 mod narrow;
 pub mod npz;
 pub mod num;

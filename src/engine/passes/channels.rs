@@ -8,7 +8,7 @@ use super::super::plan::is_view;
 use super::super::planner::fast_dims;
 use super::{Item, Walk, Work};
 use crate::ir::{Graph, Node, NodeId, ValueId};
-use crate::kernels::Kind;
+use crate::kernels::{Act, Kind};
 use crate::ops::Op;
 use crate::ops::transpose::Transpose;
 use std::collections::HashMap;
@@ -63,7 +63,7 @@ impl Walk<'_> {
             {
                 return None;
             }
-            return Some(self.finish(Kind::Tokens, [vec![id], more].concat(), vec![x], map));
+            return Some(self.finish(Kind::Tokens(Act::None), [vec![id], more].concat(), vec![x], map));
         }
         let turn = self.sole_reader(out)?;
         let flat = self.dims(out)?;
@@ -72,7 +72,8 @@ impl Walk<'_> {
         }
         let tokens = self.output(turn)?;
         self.dims(tokens)?;
-        Some(self.finish(Kind::Tokens, vec![id, turn], vec![x], tokens))
+        let (act, out, more) = self.activation(tokens);
+        Some(self.finish(Kind::Tokens(act), [vec![id, turn], more].concat(), vec![x], out))
     }
 }
 
