@@ -127,13 +127,13 @@ pub fn attention(pool: &Pool, isa: Isa, shape: &Shape, of: Operands<'_>, dst: &m
     let b_tile = queries.div_ceil(split.max(1)).max(LEAST).min(queries);
     let grid =
         Grid { outer: heads.len() / inner, a: 1, b: queries, len: inner * dim_v, a_tile: 1, b_tile, len_tile: dim_v };
-    let ticket = pool.ticket();
+    let (ticket, l) = (pool.ticket(), isa.lanes());
     pool.for_tiles(dst, grid, |mut tile, id| {
         pool.scratch(id, |scratch| {
             let index = tile.outer * inner + tile.c0 / dim_v;
             let head = heads[index];
             if few {
-                let scores = Scratch::grow(&mut scratch.a, keys);
+                let scores = Scratch::grow(&mut scratch.a, keys.next_multiple_of(l));
                 scratch.tag_a = (0, 0);
                 dispatch(isa, Few { shape, head, of, scores, tile: &mut tile });
                 return;
@@ -245,52 +245,65 @@ impl SimdOp for Weigh<'_> {
         for (i, (row, factor)) in scores.chunks_exact_mut(width).zip(factors).enumerate() {
             let seen = if shape.causal { (sees + i).min(visible) } else { visible };
             let mask = mask.map(|m| &m[i * shape.mask.row..]);
-            *factor = weigh(s, &mut row[..seen], shape.scale, mask, shape.mask.col, shape.zero_unseen);
-            row[seen..].fill(0.0);
+            let Shape { scale, zero_unseen, .. } = *shape;
+            *factor = weigh(s, row, seen, Weights { scale, mask, apart: shape.mask.col, zero_unseen });
+            row[seen.next_multiple_of(S::LANES)..].fill(0.0);
         }
     }
 }
 
-/// `row = e^(scale·row + mask − max)`; gives one over their sum.
+/// The numbers of the lanes of the widest vector.
+const NUMBERS: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
+
+/// What becomes of the scores of a row.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    scale: f32,
+    mask: Option<&'a [f32]>,
+    /// Distance between values of the mask, 0 where one is for all.
+    apart: usize,
+    zero_unseen: bool,
+}
+
+/// The first `seen` values of a row become `e^(scale·value + mask − max)`, those behind them up to a whole vector 0; gives one over the sum.
+/// The row has whole vectors.
 #[inline(always)]
-fn weigh<S: Simd>(s: S, row: &mut [f32], scale: f32, mask: Option<&[f32]>, apart: usize, zero_unseen: bool) -> f32 {
+fn weigh<S: Simd>(s: S, row: &mut [f32], seen: usize, how: Weights<'_>) -> f32 {
     let l = S::LANES;
-    let factor = s.splat(scale);
+    let row = &mut row[..seen.next_multiple_of(l)];
+    let whole = seen / l * l;
+    let factor = s.splat(how.scale);
     let mut top = s.splat(f32::NEG_INFINITY);
-    let mut max = f32::NEG_INFINITY;
-    match mask {
-        Some(m) if apart == 1 => {
-            let m = &m[..row.len()];
-            let (mut it, mut im) = (row.chunks_exact_mut(l), m.chunks_exact(l));
-            for (v, m) in (&mut it).zip(&mut im) {
+    // One value for the whole row, or none.
+    let plus = s.splat(how.mask.filter(|_| how.apart != 1).map_or(0.0, |m| m[0]));
+    let each = how.mask.filter(|_| how.apart == 1).map(|m| &m[..seen]);
+    match each {
+        Some(m) => {
+            for (v, m) in row.chunks_exact_mut(l).zip(m.chunks_exact(l)) {
                 let x = s.fma(s.load(v), factor, s.load(m));
                 s.store(v, x);
                 top = s.max(top, x);
             }
-            for (v, m) in it.into_remainder().iter_mut().zip(im.remainder()) {
-                *v = *v * scale + m;
-                max = if *v > max { *v } else { max };
-            }
         }
-        _ => {
-            // One value for the whole row, or none.
-            let add = mask.map_or(0.0, |m| m[0]);
-            let plus = s.splat(add);
-            let mut it = row.chunks_exact_mut(l);
-            for v in &mut it {
+        None => {
+            for v in row[..whole].chunks_exact_mut(l) {
                 let x = s.fma(s.load(v), factor, plus);
                 s.store(v, x);
                 top = s.max(top, x);
             }
-            for v in it.into_remainder() {
-                *v = *v * scale + add;
-                max = if *v > max { *v } else { max };
-            }
         }
     }
-    let lanes = s.reduce_max(top);
-    max = if lanes > max { lanes } else { max };
-    if zero_unseen && max == f32::NEG_INFINITY && row.iter().all(|x| *x == max) {
+    if whole < seen {
+        // Lanes behind the row hold anything; they become what weighs nothing.
+        let v = &mut row[whole..];
+        let x = s.fma(s.load(v), factor, each.map_or(plus, |m| s.load_tail(&m[whole..])));
+        let inside = s.lt(s.load(&NUMBERS), s.splat((seen - whole) as f32));
+        let x = s.select(inside, x, s.splat(f32::NEG_INFINITY));
+        s.store(v, x);
+        top = s.max(top, x);
+    }
+    let max = s.reduce_max(top);
+    if how.zero_unseen && max == f32::NEG_INFINITY && row[..seen].iter().all(|x| *x == max) {
         row.fill(0.0);
         return 0.0;
     }
@@ -305,13 +318,12 @@ fn weigh<S: Simd>(s: S, row: &mut [f32], scale: f32, mask: Option<&[f32]>, apart
         sums[0] = s.add(sums[0], x);
         sums[1] = s.add(sums[1], y);
     }
-    let mut sum = s.reduce_add(s.add(sums[0], sums[1]));
-    for v in pairs.into_remainder().chunks_mut(l) {
-        let e = math::exp_weight(s, s.sub(s.load_tail(v), base));
-        s.store_tail(v, e);
-        sum += v.iter().sum::<f32>();
+    for v in pairs.into_remainder().chunks_exact_mut(l) {
+        let x = math::exp_weight(s, s.sub(s.load(v), base));
+        s.store(v, x);
+        sums[0] = s.add(sums[0], x);
     }
-    1.0 / sum
+    1.0 / s.reduce_add(s.add(sums[0], sums[1]))
 }
 
 /// Rows of the tile times their factors.
@@ -354,8 +366,7 @@ impl SimdOp for Few<'_, '_> {
             let query = tile.b0 + i;
             let q = &of.q[head.q + query * shape.q.row..][..dim];
             let seen = if shape.causal { (query + 1 + keys).saturating_sub(queries).clamp(1, keys) } else { keys };
-            let scores = &mut scores[..seen];
-            for (t, x) in scores.iter_mut().enumerate() {
+            for (t, x) in scores[..seen].iter_mut().enumerate() {
                 let k = &of.k[head.k + t * shape.k.row..][..dim];
                 let (mut a, mut b) = (s.splat(0.0), s.splat(0.0));
                 let (mut qs, mut ks) = (q.chunks_exact(2 * l), k.chunks_exact(2 * l));
@@ -369,7 +380,9 @@ impl SimdOp for Few<'_, '_> {
                 *x = s.reduce_add(s.add(a, b));
             }
             let mask = of.mask.map(|m| &m[head.mask + query * shape.mask.row..]);
-            let factor = weigh(s, scores, shape.scale, mask, shape.mask.col, shape.zero_unseen);
+            let Shape { scale, zero_unseen, .. } = *shape;
+            let factor = weigh(s, scores, seen, Weights { scale, mask, apart: shape.mask.col, zero_unseen });
+            let scores = &scores[..seen];
             let out = tile.seg(0, i);
             // Stretches of the result that stay in registers.
             for c in (0..dim_v).step_by(4 * l) {

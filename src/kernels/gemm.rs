@@ -13,6 +13,7 @@ use super::kept::Source;
 use crate::engine::pool::{Grid, Pool, Scratch};
 use crate::simd::panel::{Panel, PanelDst, PanelForm, PanelSrc, panel, tiles_of};
 use crate::simd::strip::{Strip, strip};
+use crate::simd::turn::Turn;
 use crate::simd::{Isa, Simd, SimdOp, dispatch};
 use crate::tensor::Pages;
 
@@ -237,33 +238,9 @@ impl SimdOp for PackB<'_> {
                     row[width..].fill(0.0);
                 }
             } else if b.row == 1 {
-                // Columns are contiguous: eight at a time become runs of eight in every row.
-                let mut c = 0;
-                while c + 8 <= width {
-                    let at = from + c * b.col;
-                    let (c0, c1) = (&base[at..][..k], &base[at + b.col..][..k]);
-                    let (c2, c3) = (&base[at + 2 * b.col..][..k], &base[at + 3 * b.col..][..k]);
-                    let (c4, c5) = (&base[at + 4 * b.col..][..k], &base[at + 5 * b.col..][..k]);
-                    let (c6, c7) = (&base[at + 6 * b.col..][..k], &base[at + 7 * b.col..][..k]);
-                    for (r, row) in panel.chunks_exact_mut(padded).enumerate() {
-                        let run = &mut row[c..c + 8];
-                        run[0] = c0[r];
-                        run[1] = c1[r];
-                        run[2] = c2[r];
-                        run[3] = c3[r];
-                        run[4] = c4[r];
-                        run[5] = c5[r];
-                        run[6] = c6[r];
-                        run[7] = c7[r];
-                    }
-                    c += 8;
-                }
-                for c in c..width {
-                    let col = &base[from + c * b.col..][..k];
-                    for (r, x) in col.iter().enumerate() {
-                        panel[r * padded + c] = *x;
-                    }
-                }
+                // Columns are contiguous.
+                let from = &base[from..];
+                Turn { from, stride: b.col, row: width, count: k, to: panel, to_stride: padded }.call(s);
                 if width < padded {
                     for row in panel.chunks_exact_mut(padded) {
                         row[width..].fill(0.0);
