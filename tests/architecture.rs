@@ -87,7 +87,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rust_xlsxwriter", &["src/report/xlsx.rs"]),
     ("rustix", &["src/machine/affinity.rs"]),
     ("smallvec", &["src/engine/operands.rs", "src/kernels/"]),
-    ("tempfile", &["src/files.rs", "src/machine/", "src/measure/import", "src/onnx/", "src/tensor/npz.rs"]),
+    ("tempfile", &["src/files.rs", "src/machine/", "src/measure/import", "src/onnx/", "src/tensor/map.rs", "src/tensor/npz.rs"]),
     ("terminal_size", &["src/cli/mod.rs"]),
     ("toml", &["src/budget/settings.rs", "src/config.rs"]),
     ("zip", &["src/tensor/npz.rs"]),
