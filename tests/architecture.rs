@@ -40,7 +40,7 @@ const UNSAFE: &[&str] =
 /// Each third-party crate and the only places that may name it.
 const CRATES: &[(&str, &[&str])] = &[
     ("bytemuck", &["src/tensor/", "src/ops/elements.rs"]),
-    ("bytes", &["src/onnx/", "src/tensor/dense.rs", "src/tensor/pages.rs"]),
+    ("bytes", &["src/onnx/", "src/tensor/dense.rs", "src/tensor/map.rs", "src/tensor/pages.rs"]),
     ("clap", &["src/cli/"]),
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/about.rs"]),
@@ -87,7 +87,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rust_xlsxwriter", &["src/report/xlsx.rs"]),
     ("rustix", &["src/machine/affinity.rs"]),
     ("smallvec", &["src/engine/operands.rs", "src/kernels/"]),
-    ("tempfile", &["src/files.rs", "src/machine/", "src/measure/import", "src/onnx/", "src/tensor/map.rs", "src/tensor/npz.rs"]),
+    (
+        "tempfile",
+        &["src/files.rs", "src/machine/", "src/measure/import", "src/onnx/", "src/tensor/map.rs", "src/tensor/npz.rs"],
+    ),
     ("terminal_size", &["src/cli/mod.rs"]),
     ("toml", &["src/budget/settings.rs", "src/config.rs"]),
     ("zip", &["src/tensor/npz.rs"]),
