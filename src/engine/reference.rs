@@ -33,10 +33,7 @@ impl Reference {
                 ..Step::default()
             });
         }
-        let statics = interp::statics(graph)?;
-        // No node that is timed shall wait for them.
-        statics.values().filter(|t| t.is_lazy()).try_for_each(|t| t.bytes().map(drop))?;
-        Ok(Reference { graph: graph.clone(), statics, steps, step_of })
+        Ok(Reference { graph: graph.clone(), statics: interp::statics_at_once(graph)?, steps, step_of })
     }
 }
 

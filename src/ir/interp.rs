@@ -64,6 +64,16 @@ pub fn statics(graph: &Graph) -> Result<Statics> {
     Ok(values)
 }
 
+/// [`statics`], all computed: for who times or counts the nodes that read them.
+///
+/// # Errors
+/// If a kernel fails.
+pub fn statics_at_once(graph: &Graph) -> Result<Statics> {
+    let values = statics(graph)?;
+    values.values().filter(|t| t.is_lazy()).try_for_each(|t| t.bytes().map(drop))?;
+    Ok(values)
+}
+
 /// Output `v` of a static node as a tensor that is made when somebody looks; `None` where it is as well made at once.
 fn later<'a>(graph: &Graph, id: NodeId, v: ValueId, get: impl Fn(ValueId) -> Option<&'a Tensor>) -> Option<Tensor> {
     let node = graph.node(id);
